@@ -1,0 +1,1 @@
+"""The recipe behind the address-match bundle: package data in, bundle out."""

@@ -1,0 +1,99 @@
+"""The director's word to one device: which version it should run, and the pure checks of it.
+
+One DSSE-signed assignment per device (payload type `ASSIGNMENT_TYPE`). The director can only pick among versions that the
+release key signed; a rollback is a new assignment (higher `seq`, `allow_older`) that names an older version. An empty
+`slots` means: nothing assigned, keep what is active.
+"""
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+from wavegate_shared.errors import TrustError
+
+__all__ = ["ASSIGNMENT_TYPE", "DEFAULT_SLOT", "Assignment", "Probation", "SlotAssignment", "check_assignment"]
+
+ASSIGNMENT_TYPE = "application/vnd.wavegate.assignment+json"
+DEFAULT_SLOT = "main"
+
+
+class SlotAssignment(msgspec.Struct, frozen=True, kw_only=True):
+    """The version one model position of the device should run.
+
+    Attributes:
+        model: model name.
+        target: TUF target path of the manifest.
+        length: length of the manifest in bytes.
+        sha256: digest of the manifest, hex.
+        release_seq: the version number; it must reach the model's `min_seq`.
+        allow_older: signed permission to go below the active version (rollback).
+        override_quarantine: signed permission to try a digest that failed here before.
+        wrapped_key: content key for encrypted artifacts; reserved.
+    """
+
+    model: str
+    target: str
+    length: Annotated[int, msgspec.Meta(ge=1)]
+    sha256: str
+    release_seq: int
+    allow_older: bool = False
+    override_quarantine: bool = False
+    wrapped_key: str | None = None
+
+
+class Probation(msgspec.Struct, frozen=True, kw_only=True):
+    """When a swapped version counts as proven on the device: at least this long and this many live requests."""
+
+    seconds: float = 60.0
+    requests: int = 50
+    max_error_share: float = 0.02
+    max_p99_ratio: float = 3.0
+
+
+class Assignment(msgspec.Struct, frozen=True, kw_only=True):
+    """What one device should run.
+
+    Attributes:
+        seq: rises with every assignment of this device.
+        issued, expires: aware UTC, RFC 3339.
+        rollout, wave: where it comes from; None for a direct order.
+        reason: for people, as "rollback: wrong on 7 of 10 devices".
+        attempt: repeats of the same order; part of the id devices deduplicate by.
+        slots: model position -> version.
+        meta_min: lowest acceptable TUF metadata versions by role name.
+    """
+
+    device: str
+    seq: Annotated[int, msgspec.Meta(ge=1)]
+    issued: datetime
+    expires: datetime
+    rollout: str | None = None
+    wave: int | None = None
+    reason: str = ""
+    attempt: int = 1
+    slots: dict[str, SlotAssignment] = {}
+    probation: Probation = Probation()
+    meta_min: dict[str, int] = {}
+
+
+def check_assignment(assignment: Assignment, *, device: str, last_seq: int, now: datetime) -> None:
+    """Step 3 of the verification order: device, sequence, expiry. Equal `seq` is a repeat and passes.
+
+    Args:
+        assignment: opened with `dsse.open_signed`, so its signature holds.
+        device: this device's id.
+        last_seq: highest `seq` ever accepted here.
+        now: trusted time, aware UTC.
+
+    Raises:
+        TrustError: `wrong_device`, `assignment_replayed` or `assignment_expired`.
+    """
+    if assignment.device != device:
+        raise TrustError("wrong_device", f"assignment for {assignment.device}, this is {device}")
+    if assignment.seq < last_seq:
+        raise TrustError("assignment_replayed", f"seq {assignment.seq}, already accepted {last_seq}")
+    if assignment.issued.tzinfo is None or assignment.expires.tzinfo is None:
+        raise TrustError("message_malformed", "times without a zone")
+    if assignment.expires <= now:
+        raise TrustError("assignment_expired", f"expired {assignment.expires.isoformat()}")
