@@ -11,6 +11,9 @@ class PartsUnion(MetadataHookInterface):
 
     def update(self, metadata: dict[str, object]) -> None:
         """Fill in the dynamic fields `dependencies` and `scripts`."""
-        parts = [tomllib.loads(Path(self.root, part, "pyproject.toml").read_text())["project"] for part in ("agent", "server")]
+        parts = [
+            tomllib.loads(Path(self.root, part, "pyproject.toml").read_text())["project"]
+            for part in ("agent", "server")
+        ]
         metadata["dependencies"] = sorted({dependency for part in parts for dependency in part["dependencies"]})
         metadata["scripts"] = {name: target for part in parts for name, target in part["scripts"].items()}

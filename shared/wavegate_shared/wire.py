@@ -253,8 +253,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, tag="command"):
 
 Down: TypeAlias = Assign | Stored | TimeAnswer | Command
 
-_UP = msgspec.json.Decoder(Up)
-_DOWN = msgspec.json.Decoder(Down)
+_UP: msgspec.json.Decoder[Up] = msgspec.json.Decoder(Up)
+_DOWN: msgspec.json.Decoder[Down] = msgspec.json.Decoder(Down)
 _ENCODER = msgspec.json.Encoder()
 
 

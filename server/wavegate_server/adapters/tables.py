@@ -1,0 +1,410 @@
+"""The database's tables (SQLModel). Not here: queries (`reads`, `ingest_store`, ...) and migrations (`migrations/`).
+
+Times are aware UTC. Table models are not validated by SQLModel: input is checked at the edge (API schemas, wire structs).
+JSON columns hold what is only ever read back whole. Hot tables (`TelemetryWindow`, roll-ups, `Watermark`) are written
+through SQL compiled once from these classes and have no relationship().
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, Column, DateTime, Index, LargeBinary, MetaData, TypeDecorator, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+__all__ = [
+    "METADATA",
+    "ApiToken",
+    "AuditEvent",
+    "Device",
+    "DeviceAssignment",
+    "DeviceEvent",
+    "DeviceReport",
+    "DeviceRollup",
+    "EnrolToken",
+    "FleetRollup",
+    "GateDecision",
+    "Model",
+    "Outbox",
+    "Revision",
+    "Rollout",
+    "RolloutDevice",
+    "RolloutWave",
+    "TelemetryWindow",
+    "Version",
+    "VersionArtifact",
+    "Watermark",
+]
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware UTC in and out on every database: SQLite keeps no zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        """Refuse naive times, store UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("naive datetime")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        """Give the zone back."""
+        return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+METADATA: MetaData = SQLModel.metadata
+METADATA.naming_convention = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+def _json() -> Any:
+    return Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+
+
+def _time(*, index: bool = False, nullable: bool = False) -> Any:
+    return Field(default=None, sa_column=Column(UtcDateTime, index=index, nullable=nullable))
+
+
+# --- fleet ------------------------------------------------------------------------------------------------------------
+
+
+class Device(SQLModel, table=True):
+    """One agent's identity and what it last said. `public_key` (PEM, P-256) verifies its reports and is its TLS key."""
+
+    __tablename__ = "device"
+    id: str = Field(primary_key=True)
+    hardware_class: str = Field(index=True)
+    site: str = Field(index=True)
+    groups: dict[str, Any] = _json()  # {"labels": {"k": "v"}}
+    shard: int
+    state: str = "pending"  # pending | active | revoked
+    bench: bool = False
+    public_key: str = ""
+    certificate_serial: str = ""
+    certificate_expires: datetime | None = _time(nullable=True)
+    created_at: datetime = _time()
+    enrolled_at: datetime | None = _time(nullable=True)
+    last_seen: datetime | None = _time(nullable=True)
+    agent_version: str = ""
+    running: dict[str, Any] = _json()  # slot -> {"model","version","sha256","standby_version","state"}
+    facts: dict[str, Any] = _json()
+    quarantined: dict[str, Any] = _json()  # {"digests": [...]}
+    clock: str = "ok"
+    assignment_seq: int = 0  # highest the device said it accepted
+    revision: int = 1
+
+
+class EnrolToken(SQLModel, table=True):
+    """One-time enrolment token of a device; only its hash is kept."""
+
+    __tablename__ = "enrol_token"
+    id: int | None = Field(default=None, primary_key=True)
+    device_id: str = Field(index=True)
+    token_hash: str = Field(unique=True)
+    created_at: datetime = _time()
+    expires_at: datetime = _time()
+    used_at: datetime | None = _time(nullable=True)
+
+
+class DeviceAssignment(SQLModel, table=True):
+    """The newest signed assignment of each device, as sent: what a hello is answered with."""
+
+    __tablename__ = "device_assignment"
+    device_id: str = Field(primary_key=True)
+    seq: int
+    rollout_id: str | None = None
+    wave: int | None = None
+    model: str = ""
+    version: int = 0
+    envelope: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    issued_at: datetime = _time()
+    expires_at: datetime = _time()
+    acknowledged: bool = False  # the device said it accepted this seq
+
+
+class DeviceEvent(SQLModel, table=True):
+    """A state change or other event of a device, for its event log. Append-only."""
+
+    __tablename__ = "device_event"
+    id: int | None = Field(default=None, primary_key=True)
+    device_id: str = Field(index=True)
+    at: datetime = _time(index=True)
+    kind: str  # state | report | hello | enrolled | revoked | server
+    assignment_seq: int = 0
+    slot: str = ""
+    model: str = ""
+    version: int = 0
+    state: str = ""
+    code: str | None = None
+    detail: str = ""
+
+
+class DeviceReport(SQLModel, table=True):
+    """A device-signed report, verbatim, with what the pages need beside it. Append-only."""
+
+    __tablename__ = "device_report"
+    id: int | None = Field(default=None, primary_key=True)
+    device_id: str = Field(index=True)
+    received_at: datetime = _time()
+    assignment_seq: int
+    rollout_id: str | None = Field(default=None, index=True)
+    model: str
+    version: int
+    outcome: str
+    code: str | None = None
+    bytes_fetched: int = 0
+    served: int = 0
+    body: dict[str, Any] = _json()  # the decoded `Report`
+    envelope: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+class Model(SQLModel, table=True):
+    """A named line of versions, with its aliases."""
+
+    __tablename__ = "model"
+    name: str = Field(primary_key=True)
+    task: str = ""
+    description: str = ""
+    created_at: datetime = _time()
+    champion: int | None = None
+    challenger: int | None = None
+    revision: int = 1
+
+
+class Version(SQLModel, table=True):
+    """One immutable version. `manifest` is exactly the bytes that the release key signs as TUF target."""
+
+    __tablename__ = "version"
+    __table_args__ = (UniqueConstraint("model", "number"),)
+    id: int | None = Field(default=None, primary_key=True)
+    model: str = Field(index=True)
+    number: int
+    state: str = "imported"  # imported | published | revoked
+    created_at: datetime = _time()
+    published_at: datetime | None = _time(nullable=True)
+    manifest: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    manifest_sha256: str
+    size_bytes: int
+    recipe: str = "original"
+    parent: int | None = None
+    denied: bool = False  # a gate rolled it back: not offered again without --allow-denied
+    metric_value: float | None = None  # on the host, golden set
+    info: dict[str, Any] = _json()  # parameters, flops, comparison, compression report
+
+
+class VersionArtifact(SQLModel, table=True):
+    """Which stored object each artifact of a version is; objects are named by digest and shared."""
+
+    __tablename__ = "version_artifact"
+    id: int | None = Field(default=None, primary_key=True)
+    version_id: int = Field(index=True)
+    name: str
+    role: str
+    sha256: str = Field(index=True)
+    size_bytes: int
+
+
+# --- rollouts ---------------------------------------------------------------------------------------------------------
+
+
+class Rollout(SQLModel, table=True):
+    """A plan that moves a set of devices to a version. `policy` is a `core.rollout.Policy` as JSON."""
+
+    __tablename__ = "rollout"
+    id: str = Field(primary_key=True)
+    model: str = Field(index=True)
+    version: int
+    state: str = Field(index=True)
+    wave: int = 0
+    seed: str
+    policy: dict[str, Any] = _json()
+    reason: str = ""  # one plain sentence: why it is in this state
+    created_at: datetime = _time()
+    created_by: str = ""
+    started_at: datetime | None = _time(nullable=True)
+    finished_at: datetime | None = _time(nullable=True)
+    next_at: datetime | None = _time(nullable=True)
+    revision: int = 1
+
+
+class RolloutWave(SQLModel, table=True):
+    """One slice of a rollout."""
+
+    __tablename__ = "rollout_wave"
+    rollout_id: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    name: str = ""
+    state: str = "pending"
+    size: int = 0
+    started_at: datetime | None = _time(nullable=True)
+    soak_started_at: datetime | None = _time(nullable=True)
+    finished_at: datetime | None = _time(nullable=True)
+
+
+class RolloutDevice(SQLModel, table=True):
+    """One device in one rollout: its assignment's state."""
+
+    __tablename__ = "rollout_device"
+    __table_args__ = (Index("ix_rollout_device_device", "device_id"),)
+    rollout_id: str = Field(primary_key=True)
+    device_id: str = Field(primary_key=True)
+    wave: int
+    previous_version: int = 0  # 0: nothing ran before
+    state: str = "scheduled"
+    attempt: int = 1
+    assignment_seq: int = 0
+    published_at: datetime | None = _time(nullable=True)
+    accepted_at: datetime | None = _time(nullable=True)
+    swapped_at: datetime | None = _time(nullable=True)
+    finished_at: datetime | None = _time(nullable=True)
+    deadline: datetime | None = _time(nullable=True)
+    code: str | None = None
+    reason: str = ""
+    rollback_seq: int = 0  # seq of the rollback assignment sent to it
+
+
+class GateDecision(SQLModel, table=True):
+    """One evaluation of a gate that changed something or is the newest of its wave, with all inputs: it replays."""
+
+    __tablename__ = "gate_decision"
+    id: int | None = Field(default=None, primary_key=True)
+    rollout_id: str = Field(index=True)
+    wave: int
+    at: datetime = _time()
+    verdict: str  # promote | hold | rollback
+    sentence: str  # the one plain sentence the page leads with
+    final: bool = False  # acted on
+    evidence: dict[str, Any] = _json()  # the gate's inputs and per-metric results
+
+
+class Outbox(SQLModel, table=True):
+    """Messages to devices, written in the transaction that decided them, sent by the outbox publisher."""
+
+    __tablename__ = "outbox"
+    id: int | None = Field(default=None, primary_key=True)
+    dedup: str = Field(unique=True)
+    topic: str
+    payload: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    created_at: datetime = _time()
+    sent_at: datetime | None = _time(nullable=True, index=True)
+
+
+class AuditEvent(SQLModel, table=True):
+    """Hash-chained log of publish, sign, wave step, rollback, revoke, enrol. hash = sha256(prev_hash + canonical row)."""
+
+    __tablename__ = "audit_event"
+    id: int | None = Field(default=None, primary_key=True)
+    at: datetime = _time()
+    actor: str
+    action: str
+    subject: str
+    detail: dict[str, Any] = _json()
+    prev_hash: str
+    hash: str
+
+
+class ApiToken(SQLModel, table=True):
+    """An operator's token; only its hash is kept."""
+
+    __tablename__ = "api_token"
+    id: int | None = Field(default=None, primary_key=True)
+    name: str
+    prefix: str
+    token_hash: str = Field(unique=True)
+    role: str  # viewer | operator | publisher | admin
+    created_at: datetime = _time()
+    expires_at: datetime | None = _time(nullable=True)
+    revoked: bool = False
+
+
+class Revision(SQLModel, table=True):
+    """One row (id 1) bumped with every visible change; pages poll it for their live tick."""
+
+    __tablename__ = "revision"
+    id: int = Field(default=1, primary_key=True)
+    value: int = 0
+
+
+# --- telemetry --------------------------------------------------------------------------------------------------------
+
+
+class Watermark(SQLModel, table=True):
+    """Highest (boot, seq) stored for a device; at or below it is a duplicate."""
+
+    __tablename__ = "watermark"
+    device_id: str = Field(primary_key=True)
+    boot: int
+    seq: int
+
+
+class TelemetryWindow(SQLModel, table=True):
+    """One raw window. Append-only, no unique key (the watermark dedups), two plain indexes at most."""
+
+    __tablename__ = "telemetry_window"
+    __table_args__ = (Index("ix_telemetry_window_start", "start"),)
+    id: int | None = Field(default=None, primary_key=True)
+    device_id: str
+    slot: str
+    model: str
+    version: int
+    start: int  # Unix seconds * 1000, UTC: integer on purpose, this is the hot path
+    seconds: float
+    received: int  # Unix milliseconds
+    requests: int
+    errors: int
+    latency: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    score_sum: float
+    score_count: int
+    cpu_ms: float | None = None
+    rss_mb: float | None = None
+    anon_mb: float | None = None
+    agent_rss_mb: float | None = None
+    temperature_c: float | None = None
+
+
+class DeviceRollup(SQLModel, table=True):
+    """Device x version x bucket. `level` is the bucket's length in seconds: 60, 3600 or 86400."""
+
+    __tablename__ = "device_rollup"
+    device_id: str = Field(primary_key=True)
+    level: int = Field(primary_key=True)
+    bucket: int = Field(primary_key=True)  # Unix seconds of the bucket's start
+    slot: str = Field(primary_key=True)
+    version: int = Field(primary_key=True)
+    model: str
+    requests: int
+    errors: int
+    latency: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    score_sum: float
+    score_count: int
+    cpu_ms: float = 0.0
+    rss_mb: float | None = None  # maximum seen
+    anon_mb: float | None = None  # maximum seen
+
+
+class FleetRollup(SQLModel, table=True):
+    """Fleet x version x class x site x bucket."""
+
+    __tablename__ = "fleet_rollup"
+    level: int = Field(primary_key=True)
+    bucket: int = Field(primary_key=True)
+    model: str = Field(primary_key=True)
+    version: int = Field(primary_key=True)
+    hardware_class: str = Field(primary_key=True)
+    site: str = Field(primary_key=True)
+    requests: int
+    errors: int
+    latency: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    score_sum: float
+    score_count: int
