@@ -15,6 +15,7 @@ __all__ = [
     "METADATA",
     "ApiToken",
     "AuditEvent",
+    "BrowserSession",
     "Device",
     "DeviceAssignment",
     "DeviceEvent",
@@ -23,6 +24,7 @@ __all__ = [
     "EnrolToken",
     "FleetRollup",
     "GateDecision",
+    "IdempotencyKey",
     "Model",
     "Outbox",
     "Revision",
@@ -326,6 +328,31 @@ class ApiToken(SQLModel, table=True):
     created_at: datetime = _time()
     expires_at: datetime | None = _time(nullable=True)
     revoked: bool = False
+
+
+class BrowserSession(SQLModel, table=True):
+    """A signed-in browser, or a one-time key that becomes one; only the hash of its secret is kept."""
+
+    __tablename__ = "browser_session"
+    secret_hash: str = Field(primary_key=True)
+    one_time: bool = False  # a login key: exchanged once for a session
+    token_id: int | None = Field(default=None, index=True)  # the API token it was opened with; ends with it
+    name: str
+    role: str  # viewer | operator | publisher | admin
+    created_at: datetime = _time()
+    expires_at: datetime = _time(index=True)
+
+
+class IdempotencyKey(SQLModel, table=True):
+    """The answer to a POST that carried an `Idempotency-Key`, kept for a day so that a repeat gets the same answer."""
+
+    __tablename__ = "idempotency_key"
+    key: str = Field(primary_key=True)  # sha256 of caller + operation + the client's key
+    body_hash: str
+    status: int
+    headers: dict[str, Any] = _json()
+    body: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))  # None: held a secret
+    created_at: datetime = _time(index=True)
 
 
 class Revision(SQLModel, table=True):
