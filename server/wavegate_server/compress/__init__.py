@@ -1,0 +1,1 @@
+"""The compressor: candidates, measurements, verdicts. Heavy libraries are imported only in its subprocesses."""

@@ -1,0 +1,75 @@
+"""Samples from a bundle's npz files, pre-processed into what the graph takes: one feed per sample.
+
+The same declared operations run on the device before each inference; both sides use `wavegate_shared.wordpiece`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wavegate_shared.errors import UsageError
+from wavegate_shared.wordpiece import WordPiece
+
+__all__ = ["Feed", "Samples", "load_samples"]
+
+Feed = dict[str, NDArray[Any]]
+_NUMPY = {"INT64": np.int64, "INT32": np.int32, "FP32": np.float32}
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Pre-processed samples.
+
+    Attributes:
+        feeds: n feeds, each with batch size 1.
+        labels: (n,) float64, or None where the file has none.
+    """
+
+    feeds: list[Feed]
+    labels: NDArray[np.float64] | None
+
+
+def load_samples(npz: Path, pre: Sequence[Mapping[str, Any]], directory: Path) -> Samples:
+    """Read `npz` (`input.<name>` arrays, optional `label`) and run the declared operations.
+
+    Raises:
+        UsageError: `bundle_invalid`: not an npz, no inputs, unequal lengths, pickled objects.
+    """
+    try:
+        with np.load(npz, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, KeyError) as error:
+        raise UsageError("bundle_invalid", f"{npz.name} is not an npz of plain arrays: {error}") from error
+    inputs = {name.removeprefix("input."): array for name, array in arrays.items() if name.startswith("input.")}
+    labels = arrays.get("label")
+    lengths = {len(array) for array in inputs.values()} | ({len(labels)} if labels is not None else set())
+    if not inputs or len(lengths) != 1 or lengths == {0}:
+        raise UsageError("bundle_invalid", f"{npz.name} needs input.* arrays (and label) of one length above 0")
+    feeds = [{name: array[i : i + 1] for name, array in inputs.items()} for i in range(lengths.pop())]
+    for step in pre:
+        feeds = _wordpiece(feeds, step, directory)
+    return Samples(feeds, None if labels is None else labels.astype(np.float64))
+
+
+def _wordpiece(feeds: list[Feed], step: Mapping[str, Any], directory: Path) -> list[Feed]:
+    vocab = (directory / str(step["vocab"])).read_text(encoding="utf-8").splitlines()
+    encoder = WordPiece(vocab, lowercase=bool(step.get("lowercase", True)), max_length=int(step["max_length"]))
+    done = []
+    for feed in feeds:
+        if step["input"] not in feed:
+            raise UsageError("bundle_invalid", f"pre operation wants input {step['input']!r}, the samples lack it")
+        texts = feed[step["input"]].astype(str)
+        pairs = texts.ndim == 2 and texts.shape[1] == 2
+        encoded = (
+            encoder.encode_pairs([(str(a), str(b)) for a, b in texts])
+            if pairs
+            else encoder.encode([str(text) for text in texts.reshape(-1)])
+        )
+        rest = {name: array for name, array in feed.items() if name != step["input"]}
+        made = {name: np.array(getattr(encoded, name), dtype=_NUMPY[kind]) for name, kind in step["outputs"].items()}
+        done.append({**rest, **made})
+    return done

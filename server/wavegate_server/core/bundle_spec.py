@@ -1,0 +1,194 @@
+"""What `bundle.yaml` says, as checked structs; and the manifest a bundle becomes. Pure: reading files is `adapters/bundles`.
+
+A bundle is how a model comes in, before it is a version: a directory or zip with `bundle.yaml`, the ONNX file, a golden set,
+a calibration set and whatever pre-processing needs. docs/concepts.md describes the format for users.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from wavegate_shared.errors import UsageError
+from wavegate_shared.manifest import (
+    MODEL_NAME,
+    Artifact,
+    Comparison,
+    Golden,
+    Manifest,
+    Pre,
+    Requires,
+    Slo,
+    TensorSpec,
+)
+from wavegate_shared.metrics import SCORERS, Metric
+
+__all__ = ["BundleSpec", "CalibFile", "GoldenFile", "Parent", "artifact_roles", "build_manifest", "parse_spec"]
+
+_SCHEMA = 1
+PRE_OPS = {"wordpiece": ("input", "vocab", "max_length", "outputs")}
+"""Declared pre-processing operations this release knows, and the options each must have."""
+
+
+class GoldenFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The golden set: file, and the limit its metric must keep to (`floor` for up, `ceiling` for down)."""
+
+    file: str
+    floor: float | None = None
+    ceiling: float | None = None
+
+
+class CalibFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Unlabelled, representative inputs for quantisation."""
+
+    file: str
+
+
+class Parent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What this bundle was made from: digest of the original's model file as it lies in its bundle."""
+
+    sha256: str
+
+
+class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`bundle.yaml`. Unknown fields are refused: a misspelt one would otherwise be lost silently."""
+
+    schema: int
+    model: str
+    task: str
+    model_file: str
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+    golden: GoldenFile
+    files: dict[str, str]
+    metric: Metric
+    family: str = ""
+    licence: str = ""
+    description: str = ""
+    stored: str = "float32"
+    pre: list[dict[str, Any]] = []
+    post: list[dict[str, Any]] = []
+    labels: list[str] = []
+    calib: CalibFile | None = None
+    slo: Slo = Slo()
+    requires: Requires = Requires()
+    recipe: str = "original"
+    parent: Parent | None = None
+    comparison: list[Comparison] = []
+
+    @property
+    def golden_limit(self) -> float:
+        """The golden set's limit in the metric's unit."""
+        limit = self.golden.floor if self.metric.direction == "up" else self.golden.ceiling
+        if limit is None:
+            raise UsageError(
+                "bundle_invalid", f"golden needs a {'floor' if self.metric.direction == 'up' else 'ceiling'}"
+            )
+        return limit
+
+
+def parse_spec(document: object) -> BundleSpec:
+    """Check a parsed `bundle.yaml`.
+
+    Raises:
+        UsageError: `bundle_invalid`, naming the first field that is wrong.
+    """
+    try:
+        spec = msgspec.convert(document, BundleSpec)
+    except msgspec.ValidationError as error:
+        raise UsageError("bundle_invalid", f"bundle.yaml: {error}") from error
+    problem = _problem(spec)
+    if problem:
+        raise UsageError("bundle_invalid", f"bundle.yaml: {problem}")
+    return spec
+
+
+def _problem(spec: BundleSpec) -> str:
+    if spec.schema != _SCHEMA:
+        return f"schema {spec.schema} is not known here, only {_SCHEMA}"
+    if MODEL_NAME.fullmatch(spec.model) is None:
+        return f"model {spec.model!r} must be lower-case letters, digits and dashes, at most 63"
+    if spec.metric.name not in SCORERS:
+        return f"metric {spec.metric.name!r} is not known; known are {', '.join(sorted(SCORERS))}"
+    if spec.stored not in ("float32", "float16"):
+        return f"stored must be float32 or float16, not {spec.stored!r}"
+    limit = spec.golden.floor if spec.metric.direction == "up" else spec.golden.ceiling
+    if limit is None:
+        return f"golden needs a {'floor' if spec.metric.direction == 'up' else 'ceiling'} for metric {spec.metric.name}"
+    for step in spec.pre:
+        wanted = PRE_OPS.get(str(step.get("op")))
+        if wanted is None:
+            return f"pre operation {step.get('op')!r} is not known; known are {', '.join(sorted(PRE_OPS))}"
+        lacking = [name for name in wanted if name not in step]
+        if lacking:
+            return f"pre operation {step['op']} lacks {', '.join(lacking)}"
+    named = [spec.model_file, spec.golden.file, *([spec.calib.file] if spec.calib else []), *_pre_files(spec)]
+    unlisted = [name for name in named if name not in spec.files]
+    return f"files must list the digest of {', '.join(unlisted)}" if unlisted else ""
+
+
+def _pre_files(spec: BundleSpec) -> list[str]:
+    return [str(step["vocab"]) for step in spec.pre if "vocab" in step]
+
+
+def artifact_roles(spec: BundleSpec) -> dict[str, str]:
+    """File name -> role of each file a device needs. The calibration set stays on the server."""
+    roles = {spec.model_file: "model", spec.golden.file: "golden"}
+    roles.update(dict.fromkeys(_pre_files(spec), "vocab"))
+    return roles
+
+
+def build_manifest(
+    spec: BundleSpec,
+    *,
+    version: int,
+    created: str,
+    artifacts: Sequence[Artifact],
+    samples: int,
+    facts: Mapping[str, Any],
+    parent: int | None,
+) -> Manifest:
+    """The manifest of a new version.
+
+    Args:
+        spec: the checked bundle.
+        version: the number the registry gave it.
+        created: RFC 3339 UTC.
+        artifacts: the files devices fetch, with their chunks.
+        samples: number of golden samples.
+        facts: `opset` (int) and `domains` (list of str) of the ONNX file.
+        parent: version it was made from, if that one is in the registry.
+    """
+    requires = msgspec.structs.replace(
+        spec.requires,
+        opset=spec.requires.opset or int(facts["opset"]),
+        domains=spec.requires.domains or list(facts["domains"]),
+        providers=spec.requires.providers or ["CPUExecutionProvider"],
+    )
+    return Manifest(
+        schema=1,
+        model=spec.model,
+        version=version,
+        created=created,
+        task=spec.task,
+        family=spec.family,
+        licence=spec.licence,
+        description=spec.description,
+        artifacts=list(artifacts),
+        inputs=spec.inputs,
+        outputs=spec.outputs,
+        pre=[_operation(step) for step in spec.pre],
+        post=[_operation(step) for step in spec.post],
+        labels=spec.labels,
+        metric=spec.metric,
+        golden=Golden(artifact=spec.golden.file, limit=spec.golden_limit, samples=samples),
+        requires=requires,
+        slo=spec.slo,
+        recipe=spec.recipe,
+        parent=parent,
+        comparison=spec.comparison,
+    )
+
+
+def _operation(step: Mapping[str, Any]) -> Pre:
+    return Pre(op=str(step["op"]), options={name: value for name, value in step.items() if name != "op"})
