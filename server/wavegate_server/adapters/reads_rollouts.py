@@ -1,0 +1,245 @@
+"""Reading rollouts: the list, and one rollout with its waves, its devices and every gate decision kept.
+
+Evidence is given back as it was stored (see `core/gate.py`), so that a page shows exactly what the gate saw.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlmodel import Session
+
+from wavegate_server.adapters.reads_page import MAX_LIMIT, Page, columns, cursor_text, cursor_value, rows
+from wavegate_shared.errors import UsageError
+
+__all__ = [
+    "GateRow",
+    "RolloutDetail",
+    "RolloutDeviceRow",
+    "RolloutRow",
+    "WaveRow",
+    "rollout_detail",
+    "rollout_rows",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutRow:
+    """One line of the rollout list. `devices` counts assignment states; `wave` is the number of the current wave."""
+
+    id: str
+    model: str
+    version: int
+    state: str
+    wave: int
+    waves: int
+    reason: str
+    created_at: datetime
+    created_by: str
+    started_at: datetime | None
+    finished_at: datetime | None
+    next_at: datetime | None
+    revision: int
+    devices: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Devices in the rollout."""
+        return sum(self.devices.values())
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutDeviceRow:
+    """One device in the rollout. Times are None until that step was reached."""
+
+    device: str
+    wave: int
+    state: str
+    previous_version: int
+    attempt: int
+    assignment_seq: int
+    published_at: datetime | None
+    accepted_at: datetime | None
+    swapped_at: datetime | None
+    finished_at: datetime | None
+    deadline: datetime | None
+    code: str | None
+    reason: str
+    hardware_class: str
+    site: str
+
+
+@dataclass(frozen=True, slots=True)
+class GateRow:
+    """One stored gate decision. `verdict`: promote, hold, rollback; `final`: it was acted on."""
+
+    id: int
+    wave: int
+    at: datetime
+    verdict: str
+    sentence: str
+    final: bool
+    evidence: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class WaveRow:
+    """One wave with its devices."""
+
+    number: int
+    name: str
+    state: str
+    size: int
+    started_at: datetime | None
+    soak_started_at: datetime | None
+    finished_at: datetime | None
+    devices: tuple[RolloutDeviceRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutDetail:
+    """One rollout whole. `gates` are newest first."""
+
+    row: RolloutRow
+    policy: dict[str, Any]
+    waves: tuple[WaveRow, ...]
+    gates: tuple[GateRow, ...]
+
+
+def rollout_rows(
+    session: Session, *, model: str | None = None, state: str | None = None, cursor: str | None = None, limit: int = 50
+) -> Page[RolloutRow]:
+    """Rollouts, newest first.
+
+    Raises:
+        UsageError: `invalid`, for a cursor that is not ours.
+    """
+    rollout = columns("rollout")
+    limit = max(1, min(limit, MAX_LIMIT))
+    query = select(rollout.id.table).order_by(rollout.created_at.desc(), rollout.id.desc()).limit(limit + 1)
+    if model is not None:
+        query = query.where(rollout.model == model)
+    if state is not None:
+        query = query.where(rollout.state == state)
+    if cursor:
+        at, _, name = cursor_value(cursor).partition("|")
+        stamp = _stamp(at)
+        query = query.where((rollout.created_at < stamp) | ((rollout.created_at == stamp) & (rollout.id < name)))
+    found = rows(session, query)
+    counts = _counts(session, [row.id for row in found[:limit]])
+    items = tuple(_rollout_row(row, *counts[row.id]) for row in found[:limit])
+    last = items[-1] if len(found) > limit else None
+    return Page(items, cursor_text(f"{last.created_at.isoformat()}|{last.id}") if last else None)
+
+
+def rollout_detail(session: Session, rollout_id: str, *, gates: int = 50) -> RolloutDetail:
+    """One rollout with waves, devices and its newest `gates` decisions.
+
+    Raises:
+        UsageError: `not_found`.
+    """
+    rollout, wave, gate = columns("rollout"), columns("rollout_wave"), columns("gate_decision")
+    found = rows(session, select(rollout.id.table).where(rollout.id == rollout_id))
+    if not found:
+        raise UsageError("not_found", f"no rollout {rollout_id!r}")
+    members = _members(session, rollout_id)
+    waves = select(wave.rollout_id.table).where(wave.rollout_id == rollout_id).order_by(wave.number)
+    decided = select(gate.id.table).where(gate.rollout_id == rollout_id).order_by(gate.id.desc()).limit(gates)
+    return RolloutDetail(
+        row=_rollout_row(found[0], *_counts(session, [rollout_id])[rollout_id]),
+        policy=dict(found[0].policy or {}),
+        waves=tuple(_wave_row(row, members.get(row.number, ())) for row in rows(session, waves)),
+        gates=tuple(
+            GateRow(r.id, r.wave, r.at, r.verdict, r.sentence, r.final, dict(r.evidence or {}))
+            for r in rows(session, decided)
+        ),
+    )
+
+
+def _counts(session: Session, ids: list[str]) -> dict[str, tuple[int, dict[str, int]]]:
+    member, wave = columns("rollout_device"), columns("rollout_wave")
+    counts: dict[str, tuple[int, dict[str, int]]] = {name: (0, {}) for name in ids}
+    waves = select(wave.rollout_id, func.count()).where(wave.rollout_id.in_(ids)).group_by(wave.rollout_id)
+    for name, n in rows(session, waves):
+        counts[name] = (n, counts[name][1])
+    states = select(member.rollout_id, member.state, func.count()).where(member.rollout_id.in_(ids))
+    for name, state, n in rows(session, states.group_by(member.rollout_id, member.state)):
+        counts[name][1][state] = n
+    return counts
+
+
+def _members(session: Session, rollout_id: str) -> dict[int, tuple[RolloutDeviceRow, ...]]:
+    member, device = columns("rollout_device"), columns("device")
+    query = (
+        select(member.device_id.table, device.hardware_class, device.site)
+        .join(device.id.table, device.id == member.device_id, isouter=True)
+        .where(member.rollout_id == rollout_id)
+        .order_by(member.wave, member.device_id)
+    )
+    waves: dict[int, tuple[RolloutDeviceRow, ...]] = {}
+    for row in rows(session, query):
+        waves[row.wave] = (*waves.get(row.wave, ()), _member_row(row))
+    return waves
+
+
+def _member_row(row: Any) -> RolloutDeviceRow:
+    return RolloutDeviceRow(
+        device=row.device_id,
+        wave=row.wave,
+        state=row.state,
+        previous_version=row.previous_version,
+        attempt=row.attempt,
+        assignment_seq=row.assignment_seq,
+        published_at=row.published_at,
+        accepted_at=row.accepted_at,
+        swapped_at=row.swapped_at,
+        finished_at=row.finished_at,
+        deadline=row.deadline,
+        code=row.code,
+        reason=row.reason,
+        hardware_class=row.hardware_class or "",
+        site=row.site or "",
+    )
+
+
+def _rollout_row(row: Any, waves: int, devices: dict[str, int]) -> RolloutRow:
+    return RolloutRow(
+        id=row.id,
+        model=row.model,
+        version=row.version,
+        state=row.state,
+        wave=row.wave,
+        waves=waves,
+        reason=row.reason,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        next_at=row.next_at,
+        revision=row.revision,
+        devices=devices,
+    )
+
+
+def _wave_row(row: Any, devices: tuple[RolloutDeviceRow, ...]) -> WaveRow:
+    return WaveRow(
+        number=row.number,
+        name=row.name,
+        state=row.state,
+        size=row.size,
+        started_at=row.started_at,
+        soak_started_at=row.soak_started_at,
+        finished_at=row.finished_at,
+        devices=devices,
+    )
+
+
+def _stamp(text: str) -> datetime:
+    try:
+        stamp = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError("invalid", "the cursor is not one of ours") from error
+    if stamp.tzinfo is None:
+        raise UsageError("invalid", "the cursor is not one of ours")
+    return stamp
