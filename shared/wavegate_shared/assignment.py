@@ -12,9 +12,19 @@ import msgspec
 
 from wavegate_shared.errors import TrustError
 
-__all__ = ["ASSIGNMENT_TYPE", "DEFAULT_SLOT", "Assignment", "Probation", "SlotAssignment", "check_assignment"]
+__all__ = [
+    "ASSIGNMENT_TYPE",
+    "DEFAULT_SLOT",
+    "TIME_TYPE",
+    "Assignment",
+    "Probation",
+    "SlotAssignment",
+    "TimeDocument",
+    "check_assignment",
+]
 
 ASSIGNMENT_TYPE = "application/vnd.wavegate.assignment+json"
+TIME_TYPE = "application/vnd.wavegate.time+json"
 DEFAULT_SLOT = "main"
 
 
@@ -75,6 +85,18 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     slots: dict[str, SlotAssignment] = {}
     probation: Probation = Probation()
     meta_min: dict[str, int] = {}
+
+
+class TimeDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """The server's signed answer to a nonce challenge (payload type `TIME_TYPE`, signed by the time key).
+
+    Attributes:
+        nonce: the challenge, repeated; a device accepts only the nonce it has just sent.
+        time: the server's clock, aware UTC.
+    """
+
+    nonce: Annotated[str, msgspec.Meta(min_length=16, max_length=64)]
+    time: datetime
 
 
 def check_assignment(assignment: Assignment, *, device: str, last_seq: int, now: datetime) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "Model",
     "Outbox",
     "Revision",
+    "RevokedCertificate",
     "Rollout",
     "RolloutDevice",
     "RolloutWave",
@@ -114,6 +115,17 @@ class EnrolToken(SQLModel, table=True):
     created_at: datetime = _time()
     expires_at: datetime = _time()
     used_at: datetime | None = _time(nullable=True)
+
+
+class RevokedCertificate(SQLModel, table=True):
+    """A device certificate that must not be accepted any more: what the revocation list (CRL) is made from."""
+
+    __tablename__ = "revoked_certificate"
+    serial: str = Field(primary_key=True)
+    device_id: str = Field(index=True)
+    revoked_at: datetime = _time()
+    expires_at: datetime = _time()  # after this it may leave the list
+    reason: str = ""
 
 
 class DeviceAssignment(SQLModel, table=True):
