@@ -23,7 +23,7 @@ from wavegate_shared.manifest import (
 )
 from wavegate_shared.metrics import SCORERS, Metric
 
-__all__ = ["BundleSpec", "CalibFile", "GoldenFile", "Parent", "artifact_roles", "build_manifest", "parse_spec"]
+__all__ = ["BundleSpec", "GoldenFile", "Parent", "SampleFile", "artifact_roles", "build_manifest", "parse_spec"]
 
 _SCHEMA = 1
 PRE_OPS = {"wordpiece": ("input", "vocab", "max_length", "outputs")}
@@ -38,8 +38,8 @@ class GoldenFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ceiling: float | None = None
 
 
-class CalibFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Unlabelled, representative inputs for quantisation."""
+class SampleFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A set of samples that stays on the server: `calib` (unlabelled, for quantisation) or `eval` (labelled, for verdicts)."""
 
     file: str
 
@@ -69,7 +69,8 @@ class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     pre: list[dict[str, Any]] = []
     post: list[dict[str, Any]] = []
     labels: list[str] = []
-    calib: CalibFile | None = None
+    calib: SampleFile | None = None
+    eval: SampleFile | None = None
     slo: Slo = Slo()
     requires: Requires = Requires()
     recipe: str = "original"
@@ -122,9 +123,13 @@ def _problem(spec: BundleSpec) -> str:
         lacking = [name for name in wanted if name not in step]
         if lacking:
             return f"pre operation {step['op']} lacks {', '.join(lacking)}"
-    named = [spec.model_file, spec.golden.file, *([spec.calib.file] if spec.calib else []), *_pre_files(spec)]
+    named = [spec.model_file, spec.golden.file, *_server_files(spec), *_pre_files(spec)]
     unlisted = [name for name in named if name not in spec.files]
     return f"files must list the digest of {', '.join(unlisted)}" if unlisted else ""
+
+
+def _server_files(spec: BundleSpec) -> list[str]:
+    return [entry.file for entry in (spec.calib, spec.eval) if entry is not None]
 
 
 def _pre_files(spec: BundleSpec) -> list[str]:

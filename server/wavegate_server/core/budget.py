@@ -1,0 +1,126 @@
+"""What a compression must reach, as the operator writes it: `size=-80%,drop=2pt,speed=3x`.
+
+Relative items: `size=-80%`, `drop=2pt` (points of the metric), `speed=3x`, `error=+5%` (for metrics where less is better).
+Absolute items: `size<=5MB`, `accuracy>=0.97` (or the metric's own name), `p95<=50ms`, `peak_mem<=128MB`.
+A verdict has the measured value and, where there is one, its interval; the metric's items are judged by the bad end of it.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wavegate_server.core.paired import Drop
+from wavegate_shared.errors import UsageError
+from wavegate_shared.metrics import Direction, Metric
+
+__all__ = ["BudgetItem", "Measured", "Verdict", "judge", "parse_budget"]
+
+_ITEM = re.compile(
+    r"(?P<name>[a-z_0-9]+)\s*(?P<op><=|>=|=)\s*(?P<sign>[-+]?)(?P<number>[0-9]*\.?[0-9]+)\s*(?P<unit>[a-zA-Z%]*)"
+)
+_FORMS = {
+    ("size", "=", "%"): "size_change",
+    ("drop", "=", "pt"): "drop",
+    ("speed", "=", "x"): "speed",
+    ("error", "=", "%"): "error_change",
+    ("size", "<=", "KB"): "size_bytes",
+    ("size", "<=", "MB"): "size_bytes",
+    ("p95", "<=", "ms"): "p95_ms",
+    ("peak_mem", "<=", "MB"): "peak_mb",
+}
+_EXAMPLES = "size=-80%, drop=2pt, speed=3x, error=+5%, size<=5MB, accuracy>=0.97, p95<=50ms, peak_mem<=128MB"
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetItem:
+    """One limit. Attributes: text as written, kind (what is compared), limit in the kind's unit."""
+
+    text: str
+    kind: str
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured of a candidate beside its original."""
+
+    size_bytes: int
+    size_before: int
+    p50_ms: float
+    p50_before: float
+    p95_ms: float
+    peak_mb: float
+    metric: Metric
+    value: float
+    value_before: float
+    drop: Drop
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether one item is met. `low` and `high` are the interval of `value` where there is one."""
+
+    item: str
+    met: bool
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+def parse_budget(text: str, metric: Metric) -> list[BudgetItem]:
+    """The items of a budget.
+
+    Raises:
+        UsageError: `invalid`, with the item that is wrong and examples of right ones.
+    """
+    items = [_parse_item(part.strip(), metric) for part in text.split(",") if part.strip()]
+    if not items:
+        raise UsageError("invalid", f"an empty budget; write for example {_EXAMPLES}")
+    return items
+
+
+def _parse_item(text: str, metric: Metric) -> BudgetItem:
+    match = _ITEM.fullmatch(text)
+    if match is None:
+        raise UsageError("invalid", f"budget item {text!r} is not understood; examples: {_EXAMPLES}")
+    name, op, unit, number = match["name"], match["op"], match["unit"], float(match["number"])
+    wanted = ">=" if metric.direction is Direction.UP else "<="
+    if name == metric.name and op == wanted and unit in ("", metric.unit):
+        return BudgetItem(text, "metric", number)
+    kind = _FORMS.get((name, op, unit))
+    if (
+        kind is None
+        or (kind == "size_change" and match["sign"] != "-")
+        or (kind != "size_change" and match["sign"] == "-")
+    ):
+        raise UsageError("invalid", f"budget item {text!r} is not understood; examples: {_EXAMPLES}")
+    scale = {"size_change": -0.01, "drop": 0.01, "error_change": 0.01}.get(kind, 1.0)
+    scale = {"KB": 1e3, "MB": 1e6}.get(unit, scale) if kind == "size_bytes" else scale
+    return BudgetItem(text, kind, number * scale)
+
+
+def judge(items: Sequence[BudgetItem], measured: Measured) -> list[Verdict]:
+    """A verdict per item, in the items' order."""
+    return [_judge(item, measured) for item in items]
+
+
+def _judge(item: BudgetItem, m: Measured) -> Verdict:
+    if item.kind == "drop":
+        return Verdict(item.text, m.drop.high <= item.limit, m.drop.value, m.drop.low, m.drop.high)
+    if item.kind == "error_change":
+        base = m.value_before or 1.0
+        low, high = m.drop.low / base, m.drop.high / base
+        return Verdict(item.text, high <= item.limit, m.drop.value / base, low, high)
+    if item.kind == "metric":
+        sign = -1.0 if m.metric.direction is Direction.UP else 1.0
+        ends = sorted((m.value_before + sign * m.drop.low, m.value_before + sign * m.drop.high))
+        met = ends[0] >= item.limit if m.metric.direction is Direction.UP else ends[1] <= item.limit
+        return Verdict(item.text, met, m.value, ends[0], ends[1])
+    value = {
+        "size_change": m.size_bytes / m.size_before - 1,
+        "size_bytes": float(m.size_bytes),
+        "speed": m.p50_before / m.p50_ms,
+        "p95_ms": m.p95_ms,
+        "peak_mb": m.peak_mb,
+    }[item.kind]
+    return Verdict(item.text, value >= item.limit if item.kind == "speed" else value <= item.limit, value)

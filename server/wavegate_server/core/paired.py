@@ -1,0 +1,61 @@
+"""Paired statistics: how much worse a candidate is than the original on the same samples, with an interval.
+
+Pairing is what makes a few hundred samples enough: at 2 % discordance a 2-point drop needs 308 paired samples and 1,743
+unpaired ones. Verdicts use the upper bound, tables the point estimate.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from wavegate_shared.metrics import Metric, loss
+
+__all__ = ["Drop", "paired_drop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Loss of a metric, in its unit; negative is a gain.
+
+    Attributes:
+        value: point estimate.
+        low, high: two-sided interval of twice the one-sided level, so `high` is a one-sided 95 % bound by default.
+        samples: number of pairs.
+        discordant: pairs whose scores differ.
+    """
+
+    value: float
+    low: float
+    high: float
+    samples: int
+    discordant: int
+
+
+def paired_drop(metric: Metric, before: Sequence[float], after: Sequence[float], *, level: float = 0.95) -> Drop:
+    """The drop from `before` to `after`, scores of the same n >= 1 samples in the same order.
+
+    Scores of 0 and 1 get the Agresti-Min interval (adds half an observation to each cell, sound at zero discordance);
+    other scores the normal interval of the mean difference.
+
+    Raises:
+        ValueError: no samples, or lengths differ.
+
+    Source: Agresti and Min, Statistics in Medicine 24 (2005), section 3.
+    """
+    if not before or len(before) != len(after):
+        raise ValueError("paired scores must be of one length above 0")
+    n = len(before)
+    losses = [loss(metric, old, new) for old, new in zip(before, after, strict=True)]
+    discordant = sum(1 for value in losses if value)
+    mean = math.fsum(losses) / n
+    z = NormalDist().inv_cdf(level)
+    if set(before) | set(after) <= {0.0, 1.0}:
+        worse, better = losses.count(1.0) + 0.5, losses.count(-1.0) + 0.5
+        centre = (worse - better) / (n + 2)
+        radius = z * math.sqrt(worse + better - (worse - better) ** 2 / (n + 2)) / (n + 2)
+    else:
+        centre = mean
+        variance = math.fsum((value - mean) ** 2 for value in losses) / max(n - 1, 1)
+        radius = z * math.sqrt(variance / n) if n > 1 else math.inf
+    return Drop(mean, centre - radius, centre + radius, n, discordant)
