@@ -15,7 +15,18 @@ from sqlmodel import Session
 from wavegate_server.adapters.tables import METADATA
 from wavegate_shared.errors import UsageError
 
-__all__ = ["MAX_LIMIT", "Page", "columns", "cursor_text", "cursor_value", "rows", "scalar", "unix_ms", "unix_s"]
+__all__ = [
+    "MAX_LIMIT",
+    "Page",
+    "columns",
+    "cursor_number",
+    "cursor_text",
+    "cursor_value",
+    "rows",
+    "scalar",
+    "unix_ms",
+    "unix_s",
+]
 
 MAX_LIMIT = 200
 """Most rows of one page."""
@@ -61,6 +72,18 @@ def cursor_value(text: str) -> str:
         return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError, ValueError) as error:
         raise UsageError("invalid", "the cursor is not one of ours") from error
+
+
+def cursor_number(text: str) -> int:
+    """Read a cursor that holds a row number.
+
+    Raises:
+        UsageError: `invalid`, when it was not made from a number a row can have.
+    """
+    value = cursor_value(text)
+    if not value.isdecimal() or len(value) > 18:  # a longer one does not fit a column and would fail in the database
+        raise UsageError("invalid", "the cursor is not one of ours")
+    return int(value)
 
 
 def unix_s(at: datetime) -> int:

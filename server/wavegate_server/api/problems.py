@@ -1,0 +1,228 @@
+"""Every error as an RFC 9457 problem with a stable `type`: `urn:wavegate:error:<code>`, codes from `wavegate_shared.errors`.
+
+Covers what endpoints raise, what FastAPI and Starlette raise (422, 404, 405 with every method of the address in `Allow`, 413)
+and, as the server's request boundary, whatever nobody caught: logged with its trace, counted, answered as `internal`.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from wavegate_shared.errors import CODES, UsageError, WavegateError
+
+__all__ = ["ACTIONS", "MEDIA_TYPE", "Boundary", "Problem", "add_problem_handlers", "problem_response", "status_of"]
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+URN = "urn:wavegate:error:"
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
+_STATUS = {
+    "not_found": 404,
+    "document_missing": 404,
+    "conflict": 409,
+    "version_revoked": 409,
+    "unauthenticated": 401,
+    "forbidden": 403,
+    "token_invalid": 403,
+    "method_not_allowed": 405,
+    "precondition_failed": 412,
+    "precondition_required": 428,
+    "too_large": 413,
+    "setup": 503,
+    "key_missing": 503,
+    "internal": 500,
+    "disk_full": 507,
+}
+_STATUS_BY_KIND = {"TrustError": 422, "TransferError": 503, "DeviceError": 422, "UsageError": 422}
+_CODE_OF_STATUS = {
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "conflict",
+    412: "precondition_failed",
+    413: "too_large",
+    428: "precondition_required",
+}
+
+ACTIONS = {
+    "unauthenticated": "Send `Authorization: Bearer wgt_...`; `wavegate` reads WAVEGATE_TOKEN or <data>/admin.token.",
+    "forbidden": "Use a token whose role allows this: viewer, operator, publisher or admin.",
+    "token_invalid": "Make a new enrolment token: wavegate device token ID",
+    "certificate_invalid": "Send a PEM certificate request whose common name is the device's id.",
+    "not_found": "Check the name; list what there is.",
+    "conflict": "Look at its present state, then decide again.",
+    "invalid": "Correct the fields named under `errors` or in the detail.",
+    "precondition_required": "Read it first and send its ETag as If-Match.",
+    "precondition_failed": "Read it again; if the change still makes sense, repeat it with the new ETag.",
+    "method_not_allowed": "Use one of the methods in the Allow header.",
+    "too_large": "Send less, or raise WAVEGATE_UPLOAD_LIMIT_MB on the server.",
+    "bundle_invalid": "Correct the bundle; its format is in docs/concepts.md.",
+    "key_missing": "Run `wavegate keys status` on the server, and bring the missing key back.",
+    "setup": "Run `wavegate doctor` on the server.",
+    "internal": "Try again; if it stays, look at the server's log.",
+}
+"""What the operator can do, by code; other codes say it in their meaning."""
+
+
+class FieldError(BaseModel):
+    """One field that does not fit."""
+
+    loc: list[str | int] = Field(description="path to the field, as [body, policy, alpha]")
+    msg: str
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": URN + "not_found",
+                    "title": "no such thing",
+                    "status": 404,
+                    "detail": "no device 'kiosk-9'",
+                    "code": "not_found",
+                    "retry": False,
+                    "action": ACTIONS["not_found"],
+                    "errors": [],
+                }
+            ]
+        }
+    )
+
+    type: str = Field(description="stable name of the error: `urn:wavegate:error:<code>`")
+    title: str = Field(description="what the code means")
+    status: int
+    detail: str = Field(description="what happened this time")
+    code: str
+    retry: bool = Field(description="whether trying the same thing again can help")
+    action: str = Field(default="", description="what to do")
+    errors: list[FieldError] = []
+
+
+def status_of(code: str) -> int:
+    """The HTTP status of an error code."""
+    return _STATUS.get(code) or _STATUS_BY_KIND[CODES[code].kind]
+
+
+def problem_response(
+    code: str,
+    detail: str = "",
+    *,
+    status: int | None = None,
+    errors: Sequence[FieldError] = (),
+    headers: dict[str, str] | None = None,
+) -> JSONResponse:
+    """The answer for an error code; `status` overrides the code's own."""
+    known = CODES[code]
+    problem = Problem(
+        type=URN + code,
+        title=known.meaning,
+        status=status or status_of(code),
+        detail=detail or known.meaning,
+        code=code,
+        retry=known.retry,
+        action=ACTIONS.get(code, ""),
+        errors=list(errors),
+    )
+    headers = dict(headers or {})
+    if problem.status == 401:
+        headers.setdefault("WWW-Authenticate", "Bearer")
+    return JSONResponse(problem.model_dump(), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Make `app` answer every error with a problem."""
+    app.add_exception_handler(WavegateError, _on_wavegate_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+
+
+async def _on_wavegate_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, WavegateError)  # noqa: S101 - registered for this class only
+    return problem_response(error.code, error.detail)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class only
+    errors = [FieldError(loc=list(item["loc"]), msg=str(item["msg"])) for item in error.errors()]
+    first = errors[0]
+    detail = f"{'.'.join(str(part) for part in first.loc)}: {first.msg}"
+    return problem_response("invalid", detail, errors=errors)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class only
+    code = _CODE_OF_STATUS.get(error.status_code, "invalid" if error.status_code < 500 else "internal")
+    headers = dict(error.headers or {})
+    detail = str(error.detail)
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_allowed(request))
+    if error.status_code == 404:
+        detail = f"nothing at {request.url.path}"
+    return problem_response(code, detail, status=error.status_code, headers=headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Every method the address takes. Starlette names only those of the first route that fits."""
+    fits = (
+        method
+        for method in _METHODS
+        for route in request.app.routes
+        if route.matches({**request.scope, "method": method})[0] is Match.FULL
+    )
+    return sorted(set(fits))
+
+
+class Boundary:
+    """The server's request boundary: no exception leaves it, each is logged and counted.
+
+    Attributes:
+        failures: requests that ended in an exception nobody caught, since the start.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; after an exception, answer 500 unless the answer had begun."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = False
+
+        async def watch(message: Message) -> None:
+            nonlocal begun
+            begun = begun or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except Exception:
+            log.exception("request_failed method=%s path=%s", scope["method"], scope["path"])
+            scope["app"].state.failures += 1
+            if begun:
+                raise
+            await problem_response("internal")(scope, receive, send)
+
+
+def not_found(what: str, name: str) -> UsageError:
+    """The error for a name that leads nowhere."""
+    return UsageError("not_found", f"no {what} {name!r}")
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI entries that declare problems for `statuses`."""
+    return {status: {"model": Problem} for status in statuses}
