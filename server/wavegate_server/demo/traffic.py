@@ -67,6 +67,16 @@ class Sample(msgspec.Struct, frozen=True):
     kind: str
 
 
+class _Tensor(msgspec.Struct, frozen=True):
+    data: list[float]
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    id: str
+    model_version: str
+    outputs: list[_Tensor]
+
+
 class VersionStats(msgspec.Struct):
     """What one version answered on one device. `latency` is an encoded Histogram in base64 (ms)."""
 
@@ -170,12 +180,11 @@ class Traffic:
 
     def _ask(self, connection: _UnixConnection, sample: Sample, name: str, due: float, tally: _Tally) -> bool:
         try:
-            answer = self._post(connection, "infer", _question(sample, name))
-            logits = answer["outputs"][0]["data"]
-            version = str(answer["model_version"])
-            if answer.get("id") != name or len(logits) != 2:
-                raise ValueError(f"answer to {answer.get('id')!r} with {len(logits)} values")
-        except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError) as error:
+            answer = msgspec.json.decode(self._post(connection, "infer", _question(sample, name)), type=_Answer)
+            logits, version = answer.outputs[0].data, answer.model_version
+            if answer.id != name or len(logits) != 2:
+                raise ValueError(f"answer to {answer.id!r} with {len(logits)} values")
+        except (OSError, http.client.HTTPException, ValueError, IndexError, msgspec.DecodeError) as error:
             with self._lock:
                 tally.dropped += 1
                 tally.last_error = f"{name}: {type(error).__name__}: {error}"
@@ -199,16 +208,14 @@ class Traffic:
             return False
         return True
 
-    def _post(
-        self, connection: _UnixConnection, verb: str, body: dict[str, object]
-    ) -> dict[str, list[dict[str, list[float]]]]:
+    def _post(self, connection: _UnixConnection, verb: str, body: dict[str, object]) -> bytes:
         headers = {"Content-Type": "application/json"}
         connection.request("POST", f"/v2/models/{self._config.model}/{verb}", json.dumps(body), headers)
         response = connection.getresponse()
         data = response.read()
         if response.status not in (200, 202, 204):
             raise ValueError(f"status {response.status}: {data[:200]!r}")
-        return dict(json.loads(data)) if data else {}
+        return data
 
     def _write(self) -> None:
         with self._lock:
