@@ -86,13 +86,17 @@ class VersionStats(msgspec.Struct):
 
 
 class DeviceStats(msgspec.Struct):
-    """Counts of one device. `dropped` requests have no version: nobody answered them."""
+    """Counts of one device. `dropped` requests have no version: nobody answered them.
+
+    `history` is the version of each answer with repeats left out, as ["1", "2", "4", "2"].
+    """
 
     served: int = 0
     dropped: int = 0
     feedback_failed: int = 0
     last_error: str = ""
     versions: dict[str, VersionStats] = {}
+    history: list[str] = []
 
 
 def read_stats(path: Path) -> dict[str, DeviceStats]:
@@ -122,13 +126,24 @@ class _Tally:
     correct: dict[str, int] = field(default_factory=dict)
     answered: dict[str, int] = field(default_factory=dict)
     latency: dict[str, Histogram] = field(default_factory=dict)
+    history: list[str] = field(default_factory=list)
+
+    def count(self, version: str, right: bool, latency_ms: float) -> None:
+        self.served += 1
+        self.answered[version] = self.answered.get(version, 0) + 1
+        self.correct[version] = self.correct.get(version, 0) + right
+        self.latency.setdefault(version, Histogram()).add(latency_ms)
+        if self.history[-1:] != [version]:
+            self.history.append(version)
 
     def stats(self) -> DeviceStats:
         versions = {
             version: VersionStats(count, self.correct.get(version, 0), _text(self.latency[version]))
             for version, count in self.answered.items()
         }
-        return DeviceStats(self.served, self.dropped, self.feedback_failed, self.last_error, versions)
+        return DeviceStats(
+            self.served, self.dropped, self.feedback_failed, self.last_error, versions, list(self.history)
+        )
 
 
 class Traffic:
@@ -159,9 +174,10 @@ class Traffic:
 
     def _app(self, target: Target, number: int) -> None:
         tally = self._tallies[target.device]
+        self._wait_ready(target)
         connection: _UnixConnection | None = None
         period = 1.0 / self._config.rate_per_s
-        due = time.monotonic() + period * number / len(self._config.targets)
+        due = time.monotonic() + period * number / len(self._config.targets)  # not all at once
         for count, sample in enumerate(self._stream(number)):
             if self._stopping.wait(max(0.0, due - time.monotonic())):
                 break
@@ -171,6 +187,18 @@ class Traffic:
                 connection = None
             due = max(due + period, time.monotonic() - 5 * period)  # after a long stall, do not fire a burst
         if connection is not None:
+            connection.close()
+
+    def _wait_ready(self, target: Target) -> None:
+        """An application starts to ask when the model is there; before that there is nobody to ask."""
+        while not self._stopping.wait(0.2):
+            connection = _UnixConnection(target.socket)
+            with suppress(OSError, http.client.HTTPException):
+                connection.request("GET", f"/v2/models/{self._config.model}/ready")
+                ready = connection.getresponse().status == 200
+                connection.close()
+                if ready:
+                    return
             connection.close()
 
     def _stream(self, number: int) -> Iterator[Sample]:
@@ -191,11 +219,7 @@ class Traffic:
             return False
         latency_ms = (time.monotonic() - due) * 1000
         with self._lock:
-            tally.served += 1
-            tally.answered[version] = tally.answered.get(version, 0) + 1
-            right = (logits[1] > logits[0]) == bool(sample.label)
-            tally.correct[version] = tally.correct.get(version, 0) + right
-            tally.latency.setdefault(version, Histogram()).add(latency_ms)
+            tally.count(version, (logits[1] > logits[0]) == bool(sample.label), latency_ms)
         return self._feed_back(connection, sample, name, tally)
 
     def _feed_back(self, connection: _UnixConnection, sample: Sample, name: str, tally: _Tally) -> bool:
