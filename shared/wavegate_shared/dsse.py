@@ -11,12 +11,22 @@ from typing import TypeVar
 
 import msgspec
 from securesystemslib.dsse import Envelope
+from securesystemslib.exceptions import Error as SslibError
 from securesystemslib.exceptions import FormatError
 from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
 
-from wavegate_shared.errors import TrustError
+from wavegate_shared.errors import TrustError, UsageError
 
-__all__ = ["Key", "Signer", "key_from_dict", "key_from_pem", "open_signed", "seal", "signer_from_pem"]
+__all__ = [
+    "Key",
+    "Signer",
+    "key_from_dict",
+    "key_from_pem",
+    "open_signed",
+    "seal",
+    "signer_from_pem",
+    "signer_from_uri",
+]
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -76,3 +86,19 @@ def signer_from_pem(private_pem: bytes) -> Signer:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     return CryptoSigner(load_pem_private_key(private_pem, None))
+
+
+def signer_from_uri(uri: str, public_key: Key) -> Signer:
+    """A signer that lives outside this process: a PKCS#11 token, a TPM, a cloud's key service.
+
+    Args:
+        uri: as securesystemslib names it (`hsm:`, `awskms:`, `gcpkms:`, `azurekms:`, `hv:`, ...).
+        public_key: its public part.
+
+    Raises:
+        UsageError: `key_missing`, with what the library said.
+    """
+    try:
+        return Signer.from_priv_key_uri(uri, public_key)
+    except (ValueError, OSError, ImportError, SslibError) as error:
+        raise UsageError("key_missing", f"the signer {uri.partition(':')[0]}: cannot be used: {error}") from error

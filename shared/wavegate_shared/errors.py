@@ -49,7 +49,7 @@ CODES: dict[str, Code] = {
     "assignment_expired": Code("TrustError", False, "the assignment's time is over"),
     "clock_untrusted": Code("TrustError", True, "no trusted time, so nothing that expires can be accepted"),
     "metadata_invalid": Code("TrustError", False, "the update metadata did not verify"),
-    "metadata_stale": Code("TrustError", True, "the update metadata is older than the assignment asks for"),
+    "metadata_stale": Code("TrustError", True, "the update metadata has expired, or is older than the assignment asks for"),
     "version_not_listed": Code("TrustError", False, "the signed release list does not hold this version"),
     "version_revoked": Code("TrustError", False, "this version was revoked"),
     "version_older": Code("TrustError", False, "older than the active version, and no rollback was signed"),
@@ -78,6 +78,8 @@ CODES: dict[str, Code] = {
     "budget_spent": Code("DeviceError", False, "too many state changes for one assignment"),
     "superseded": Code("DeviceError", False, "a newer assignment took its place"),
     "broken": Code("DeviceError", False, "no version on this device can serve"),
+    "inference_failed": Code("DeviceError", False, "the model failed on this request"),
+    "not_ready": Code("DeviceError", True, "no version serves yet, or too many requests wait"),
     # UsageError
     "bundle_invalid": Code("UsageError", False, "the bundle is incomplete, truncated or inconsistent"),
     "not_found": Code("UsageError", False, "no such thing"),

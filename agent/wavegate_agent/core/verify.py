@@ -56,10 +56,10 @@ class DeviceFacts:
         hardware_class: as enrolled.
         bench: enrolled for benching candidates.
         runtime: version of ONNX Runtime, as "1.22.0"; empty when unknown.
-        opset: highest opset of the default domain it runs; 0 when unknown.
+        opset: highest opset of the default domain it runs; 0 when unknown, then the candidate's load decides.
         domains: operator domains its runtime brings.
         providers: execution providers its runtime brings.
-        memory_mb: total memory; 0 when unknown.
+        memory_mb: total memory; 0 when unknown, then the candidate's trial decides.
     """
 
     device: str
@@ -176,7 +176,7 @@ def _check_requires(requires: Requires, device: DeviceFacts) -> None:
     for problem in (
         _lacks("hardware class", requires.classes and device.hardware_class not in requires.classes, requires.classes),
         _lacks("runtime", requires.runtime_min and _older(device.runtime, requires.runtime_min), requires.runtime_min),
-        _lacks("opset", requires.opset > device.opset, requires.opset),
+        _lacks("opset", requires.opset > device.opset > 0, requires.opset),
         _lacks("operator domain", set(requires.domains) - set(device.domains), requires.domains),
         _lacks("execution provider", set(requires.providers) - set(device.providers), requires.providers),
     ):

@@ -1,12 +1,32 @@
-"""Signing keys by role, each named by a signer URI. (signatures; body follows)"""
+"""Signing keys by role: public parts and signer URIs in `keys.json`, private files beside it (0600).
 
-from dataclasses import dataclass
+A key is named by a signer URI. `file:<path>` (relative to the key directory) is read here; every other scheme (PKCS#11,
+TPM, a cloud's key service) is handed to securesystemslib, so that a role can move to hardware without a change elsewhere.
+A `file:` key whose file is not there is *offline*: its role cannot sign here, and whoever needs it is told what to do.
+Not here: what the keys sign (`tuf_repo`, `director`), certificates (`authority`).
+"""
+
+import json
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
-from wavegate_shared.dsse import Key, Signer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-__all__ = ["KeyPlace", "KeyStatus", "KeyStore"]
+from wavegate_server.adapters.durable import PRIVATE, locked, make_directory, write_durable
+from wavegate_shared.dsse import Key, Signer, key_from_dict, signer_from_pem, signer_from_uri
+from wavegate_shared.errors import UsageError
+
+__all__ = ["QUICK_START_ROLES", "ROOT_ROLES", "KeyPlace", "KeyStatus", "KeyStore"]
+
+ROOT_ROLES = ("root-1", "root-2", "root-3")
+"""The three keys of the TUF root; any two of them sign."""
+QUICK_START_ROLES = (*ROOT_ROLES, "targets", "release", "snapshot", "timestamp", "director", "time")
+"""`release` signs for every model that has no key of its own (`release/<model>`)."""
+_SHARED_RELEASE = "release"
 
 
 class KeyPlace(StrEnum):
@@ -28,24 +48,168 @@ class KeyStatus:
     place: KeyPlace
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    uri: str
+    keyid: str
+    key: dict[str, Any]
+
+
 class KeyStore:
-    """Keys below one directory: public parts and signer URIs in `keys.json`, private files 0600."""
+    """The keys of one installation. Reads `keys.json` on every call, so another process' change is seen at once."""
 
     def __init__(self, directory: Path) -> None:
-        raise NotImplementedError
+        self.directory = directory
 
     def init(self) -> None:
-        """Create every key of the quick start that does not exist yet; a repeated call changes nothing."""
-        raise NotImplementedError
+        """Create every key of the quick start that is not registered yet; a repeated call changes nothing."""
+        for role in QUICK_START_ROLES:
+            self.create(role)
+
+    def create(self, role: str) -> Key:
+        """The role's own public key; made (Ed25519, as a file) when the role has none."""
+        make_directory(self.directory, mode=0o700)
+        with self._lock():
+            entry = self._entries().get(role)
+            return _public(entry) if entry else self._generate(role, f"{quote(role, safe='')}.pem")
+
+    def replace(self, role: str) -> Key:
+        """A new key for a role that has one; the old file stays beside it, renamed, until the caller retires it.
+
+        Raises:
+            UsageError: `key_missing` when the role has none.
+        """
+        with self._lock():
+            old = self._entry(role)
+            file = self._file(old)
+            name = f"{quote(role, safe='')}.pem"
+            if file is not None and file.is_file() and file == self.directory / name:
+                file.rename(self.directory / f"{quote(role, safe='')}.{old.keyid[:12]}.old")
+            return self._generate(role, name)
+
+    def has_own(self, role: str) -> bool:
+        """Whether the role has a key of its own (the shared release key does not count)."""
+        return role in self._entries()
 
     def signer(self, role: str) -> Signer:
-        """The signer of a role; `release/<model>` falls back to the shared `release`. UsageError `key_missing`."""
-        raise NotImplementedError
+        """The signer of a role; `release/<model>` falls back to the shared `release`.
+
+        Raises:
+            UsageError: `key_missing`, with what to do.
+        """
+        entry = self._entry(role)
+        file = self._file(entry)
+        if file is None:
+            return signer_from_uri(entry.uri, _public(entry))
+        try:
+            signer = signer_from_pem(file.read_bytes())
+        except FileNotFoundError as error:
+            raise UsageError("key_missing", _offline(role, file)) from error
+        except (OSError, ValueError) as error:
+            raise UsageError("key_missing", f"the key file of {role} ({file}) cannot be read: {error}") from error
+        if signer.public_key.keyid != entry.keyid:
+            raise UsageError("key_missing", f"{file} holds another key than the one registered for {role}")
+        return signer
 
     def public(self, role: str) -> Key:
-        """The public key of a role. UsageError `key_missing`."""
-        raise NotImplementedError
+        """The public key of a role, whether or not its private part is here. Raises UsageError `key_missing`."""
+        return _public(self._entry(role))
 
     def status(self) -> list[KeyStatus]:
-        """All known keys."""
-        raise NotImplementedError
+        """Every registered key and where its private part is, in order of registration."""
+        return [
+            KeyStatus(role, entry.keyid, str(entry.key.get("scheme", "")), entry.uri, self._place(entry))
+            for role, entry in self._entries().items()
+        ]
+
+    def key_files(self) -> list[Path]:
+        """Private key files below the directory, for a check of their rights."""
+        return sorted(path for path in self.directory.glob("*.pem"))
+
+    def move(self, role: str, target: Path) -> Path:
+        """Move a key file to another directory (a stick, an encrypted disk) and remember where it went.
+
+        The copy is written and read back before the original goes. Raises UsageError `key_missing` or `conflict`.
+        """
+        with self._lock():
+            entry = self._entry(role)
+            file = self._file(entry)
+            if file is None or not file.is_file():
+                raise UsageError("key_missing", f"the key of {role} is not a file on this machine ({entry.uri})")
+            copy = target.resolve() / file.name
+            if copy.exists():
+                raise UsageError("conflict", f"{copy} exists; give an empty directory")
+            data = file.read_bytes()
+            make_directory(copy.parent, mode=0o700)
+            write_durable(copy, data, mode=PRIVATE)
+            if copy.read_bytes() != data:
+                raise UsageError("conflict", f"{copy} does not read back as written; the key stays where it was")
+            self._register(role, _Entry(f"file:{copy}", entry.keyid, entry.key))
+            file.unlink()
+            return copy
+
+    def use(self, role: str, uri: str) -> None:
+        """Name another signer URI for a role's key; a `file:` that is there must hold the same key."""
+        with self._lock():
+            entry = self._entry(role)
+            self._register(role, _Entry(uri, entry.keyid, entry.key))
+            try:
+                if self._place(_Entry(uri, entry.keyid, entry.key)) is KeyPlace.ONLINE:
+                    self.signer(role)
+            except UsageError:
+                self._register(role, entry)
+                raise
+
+    def _lock(self) -> Any:
+        return locked(self.directory / ".lock")
+
+    def _generate(self, role: str, name: str) -> Key:
+        private = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        key = signer_from_pem(private).public_key
+        write_durable(self.directory / name, private, mode=PRIVATE)
+        self._register(role, _Entry(f"file:{name}", key.keyid, key.to_dict()))
+        return key
+
+    def _register(self, role: str, entry: _Entry) -> None:
+        entries = {**self._entries(), role: entry}
+        document = {"schema": 1, "keys": {name: asdict(value) for name, value in entries.items()}}
+        write_durable(self.directory / "keys.json", json.dumps(document, indent=1).encode(), mode=PRIVATE)
+
+    def _entries(self) -> dict[str, _Entry]:
+        path = self.directory / "keys.json"
+        try:
+            document = json.loads(path.read_bytes())
+            return {role: _Entry(**value) for role, value in document["keys"].items()}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UsageError("setup", f"{path} is damaged ({error}); restore it from a backup") from error
+
+    def _entry(self, role: str) -> _Entry:
+        entries = self._entries()
+        shared = _SHARED_RELEASE if role.startswith("release/") else role
+        entry = entries.get(role) or entries.get(shared)
+        if entry is None:
+            raise UsageError("key_missing", f"no key is registered for {role}; run `wavegate keys init`")
+        return entry
+
+    def _file(self, entry: _Entry) -> Path | None:
+        scheme, _, path = entry.uri.partition(":")
+        return self.directory / path if scheme == "file" else None
+
+    def _place(self, entry: _Entry) -> KeyPlace:
+        file = self._file(entry)
+        if file is None:
+            return KeyPlace.EXTERNAL
+        return KeyPlace.ONLINE if file.is_file() else KeyPlace.OFFLINE
+
+
+def _public(entry: _Entry) -> Key:
+    return key_from_dict(entry.keyid, dict(entry.key))
+
+
+def _offline(role: str, file: Path) -> str:
+    return (
+        f"the key of {role} is not on this machine ({file}); connect the medium it is on, "
+        f"or name its place with `wavegate keys use {role} file:<path>`"
+    )
