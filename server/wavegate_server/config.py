@@ -31,6 +31,8 @@ class Settings(BaseSettings):
     tick_s: float = 0.5
     """How often the rollout engine looks for work."""
     raw_retention_h: int = 48
+    upload_limit_mb: int = 2048
+    """Largest bundle the API takes."""
 
     @property
     def topics(self) -> Topics:

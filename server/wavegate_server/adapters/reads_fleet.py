@@ -16,7 +16,7 @@ from wavegate_server.adapters.reads_page import MAX_LIMIT, Page, columns, cursor
 from wavegate_shared.assignment import DEFAULT_SLOT
 from wavegate_shared.errors import UsageError
 from wavegate_shared.histogram import Histogram
-from wavegate_shared.states import DeviceState, RolloutState
+from wavegate_shared.states import DeviceState
 
 __all__ = [
     "OFFLINE_AFTER_S",
@@ -27,6 +27,7 @@ __all__ = [
     "Health",
     "Recent",
     "VersionShare",
+    "device_ids",
     "device_row",
     "device_rows",
     "fleet_summary",
@@ -60,7 +61,10 @@ _TROUBLED = (DeviceState.REVERTING, DeviceState.FALLBACK, DeviceState.BROKEN)
 
 @dataclass(frozen=True, slots=True)
 class DeviceFilter:
-    """Which devices: None is any. `text` is looked for in the id, `version` counts only with a `model`."""
+    """Which devices: None is any. `text` is looked for in the id, `version` counts only with a `model`.
+
+    `labels` are (key, value) pairs that all must hold.
+    """
 
     text: str = ""
     health: Health | None = None
@@ -69,6 +73,7 @@ class DeviceFilter:
     model: str | None = None
     version: int | None = None
     state: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +138,6 @@ class FleetSummary:
     p50_ms: float | None
     p99_ms: float | None
     score: float | None
-    open_rollouts: tuple[str, ...]
 
 
 def health_column(now: datetime) -> ColumnElement[str]:
@@ -166,7 +170,6 @@ def fleet_summary(session: Session, now: datetime) -> FleetSummary:
         classes=_distinct(session, device.hardware_class),
         sites=_distinct(session, device.site),
         models=_distinct(session, columns("model").name),
-        open_rollouts=_open_rollouts(session),
         **totals,
     )
 
@@ -189,6 +192,13 @@ def device_rows(
     recent = recent_figures(session, now, {row.id: _slot(row.running).get("version", 0) for row in found[:limit]})
     items = tuple(_row(row, recent.get(row.id, Recent())) for row in found[:limit])
     return Page(items, cursor_text(items[-1].id) if len(found) > limit else None)
+
+
+def device_ids(session: Session, now: datetime, chosen: DeviceFilter) -> list[str]:
+    """The ids of all devices that fit, in order: what a rollout's selection becomes."""
+    device = columns("device")
+    query = select(device.id).where(*_conditions(chosen, now)).order_by(device.id)
+    return [str(name) for (name,) in rows(session, query)]
 
 
 def device_row(session: Session, now: datetime, device_id: str) -> DeviceRow:
@@ -297,6 +307,7 @@ def _conditions(chosen: DeviceFilter, now: datetime) -> list[ColumnElement[bool]
             wanted.append(device.running[(DEFAULT_SLOT, "version")].as_integer() == chosen.version)
     plain = ((device.hardware_class, chosen.hardware_class), (device.site, chosen.site), (device.state, chosen.state))
     wanted += [column == value for column, value in plain if value is not None]
+    wanted += [device.groups[("labels", key)].as_string() == value for key, value in chosen.labels]
     return wanted
 
 
@@ -312,13 +323,6 @@ def version_shares(session: Session) -> tuple[VersionShare, ...]:
 
 def _distinct(session: Session, column: Any) -> tuple[str, ...]:
     return tuple(str(value) for (value,) in rows(session, select(column).distinct().order_by(column)) if value)
-
-
-def _open_rollouts(session: Session) -> tuple[str, ...]:
-    rollout = columns("rollout")
-    live = (RolloutState.SCHEDULED, RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ROLLING_BACK)
-    query = select(rollout.id).where(rollout.state.in_(live)).order_by(rollout.created_at.desc())
-    return tuple(str(name) for (name,) in rows(session, query.limit(MAX_LIMIT)))
 
 
 def _fleet_totals(session: Session, now: datetime) -> dict[str, Any]:

@@ -7,9 +7,8 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRouter
 
-from wavegate_server.api import enrol, system, tokens
+from wavegate_server.api import devices, enrol, models, system, tokens
 from wavegate_server.api.context import Context
 from wavegate_server.api.problems import MEDIA_TYPE, Boundary, add_problem_handlers, problem_responses
 from wavegate_shared import __version__
@@ -42,14 +41,13 @@ def create_api(context: Context) -> FastAPI:
     add_problem_handlers(app)
     for router in (system.router, enrol.router):
         app.include_router(router, prefix=PREFIX, responses=problem_responses(422))
-    for router in _guarded(context):
-        app.include_router(router, prefix=PREFIX, responses=problem_responses(401, 403, 422))
+    guarded = problem_responses(401, 403, 422)
+    for router in (devices.router, models.router, tokens.router):
+        app.include_router(router, prefix=PREFIX, responses=guarded)
+    upload_limit = context.settings.upload_limit_mb << 20
+    app.include_router(models.uploads, prefix=PREFIX, responses=guarded, max_body_size=upload_limit)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
     return app
-
-
-def _guarded(context: Context) -> list[APIRouter]:
-    return [tokens.router]
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
