@@ -155,6 +155,7 @@ class RunningBroker:
             if self._stopping.is_set():
                 break
             code = self._child.wait()
+            _end(self._child)
             if not self._ready.is_set():
                 self._failed.set()
             pause_s = RESTART_MIN_S if time.monotonic() - started > RESTART_MAX_S else min(pause_s * 2, RESTART_MAX_S)
@@ -319,6 +320,7 @@ def _pass_on(stream: IO[bytes], kind: str) -> None:
 
 
 def _end(child: subprocess.Popen[bytes] | None) -> None:
+    """End a child that may be over already, and let go of its pipe."""
     if child is None:
         return
     if child.poll() is None:
