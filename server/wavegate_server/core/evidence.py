@@ -45,7 +45,7 @@ class Cell(NamedTuple):
     """One block of one device for one metric: sum of scores and number of samples."""
 
     total: float
-    count: int
+    samples: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ def compare(spec: MetricSpec, updated: Sequence[Track], controls: Sequence[Track
     means = {track.device: _mean(track.before.values()) for track in (*usable, *others)}
     sign = 1.0 if spec.direction is Direction.DOWN else -1.0
     shifts = [
-        Shift(t.device, means[t.device], _mean(t.after.values()), sum(c.count for c in t.after.values()))
+        Shift(t.device, means[t.device], _mean(t.after.values()), sum(c.samples for c in t.after.values()))
         for t in sorted(usable, key=lambda track: track.device)
     ]
     return MetricEvidence(
@@ -203,19 +203,19 @@ def _by_block(
     values: defaultdict[int, list[float]] = defaultdict(list)
     for track in tracks:
         for number, cell in phase(track).items():
-            values[number].append(cell.total / cell.count - means[track.device])
+            values[number].append(cell.total / cell.samples - means[track.device])
     return {number: math.fsum(found) / len(found) for number, found in values.items()}
 
 
 def _mean(cells: Collection[Cell]) -> float:
-    return math.fsum(cell.total for cell in cells) / sum(cell.count for cell in cells)
+    return math.fsum(cell.total for cell in cells) / sum(cell.samples for cell in cells)
 
 
 def _floor(tracks: Sequence[Track]) -> float:
     cells = [cell for track in tracks for cell in track.before.values()]
     if not cells:
         return 0.0
-    count = sum(cell.count for cell in cells)
+    count = sum(cell.samples for cell in cells)
     share = min(1.0, max(0.0, (math.fsum(cell.total for cell in cells) + 1.0) / (count + 2.0)))
     return share * (1.0 - share) * len(cells) / count / len(tracks)
 
@@ -234,8 +234,8 @@ def _build(device: DeviceBlocks, cell: Callable[[Block], Cell]) -> Track:
     after = {number: cell(block) for number, block in device.after.items()}
     return Track(
         device.device,
-        {number: found for number, found in before.items() if found.count},
-        {number: found for number, found in after.items() if found.count},
+        {number: found for number, found in before.items() if found.samples},
+        {number: found for number, found in after.items() if found.samples},
     )
 
 

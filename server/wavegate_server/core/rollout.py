@@ -1,0 +1,299 @@
+"""The rollout's rules: one pure step from what is known to what is done.
+
+    draft -> scheduled -> running <-> paused -> completed
+                             running | paused | completed -> rolling_back -> rolled_back
+    draft | scheduled | running | paused -> cancelled
+    wave:   pending -> running -> soaking -> passed | failed
+    device: scheduled -> published -> accepted -> swapped -> proven
+            and failed, timed_out, deferred, skipped, rolled_back
+
+`step` never acts and may be repeated: the same view gives the same transition, and the view after a transition gives the next
+one. Progress of a device comes in from outside (`progress`); deadlines run from publish and from accept, and start afresh after
+a controller was away. A paused rollout reaches no new device, but still rolls a bad version back: pausing is no way to keep harm.
+Operators' actions are `actions`.
+
+Source: DESIGN section 8 (rollout engine).
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from wavegate_server.core import gate
+from wavegate_server.core.evidence import Telemetry
+from wavegate_server.core.plan import (
+    DeviceChange,
+    DeviceView,
+    GateRecord,
+    RolloutView,
+    Transition,
+    WaveChange,
+)
+from wavegate_server.core.verdict import Failure, GateEvidence, Guards, Rules, Verdict
+from wavegate_shared.states import AssignmentState, RolloutState, WaveState
+
+__all__ = ["gate_evidence", "roll_back", "soak_over", "step"]
+
+_AT_WORK = frozenset({AssignmentState.PUBLISHED, AssignmentState.ACCEPTED, AssignmentState.SWAPPED})
+_UNSETTLED = _AT_WORK | {AssignmentState.SCHEDULED}
+_TOOK_IT = frozenset({AssignmentState.ACCEPTED, AssignmentState.SWAPPED, AssignmentState.PROVEN})
+
+
+def step(view: RolloutView, telemetry: Telemetry | None, now: datetime) -> Transition:
+    """What to do next.
+
+    Args:
+        view: the rollout as stored.
+        telemetry: the current wave's evidence, or None when no new block was complete; a wave is only ever promoted
+            on a step that has it.
+        now: aware UTC.
+    """
+    if view.state is RolloutState.SCHEDULED:
+        return _start(view, now)
+    if view.state in (RolloutState.RUNNING, RolloutState.PAUSED):
+        return _advance(view, telemetry, now)
+    if view.state is RolloutState.ROLLING_BACK:
+        return _finish_rollback(view, now)
+    return Transition()
+
+
+def soak_over(view: RolloutView, now: datetime) -> bool:
+    """Whether the current wave was watched for the whole soak, and this controller has been there long enough to know."""
+    wave = view.waves[view.wave]
+    if wave.state is not WaveState.SOAKING or wave.soak_started_at is None:
+        return False
+    policy = view.policy
+    settled_in = view.since + timedelta(seconds=min(policy.grace_s, policy.soak_s))
+    return now >= max(wave.soak_started_at + timedelta(seconds=policy.soak_s), settled_in)
+
+
+def gate_evidence(view: RolloutView, telemetry: Telemetry | None, now: datetime) -> GateEvidence:
+    """The gate's inputs for the current wave."""
+    policy, wave = view.policy, view.waves[view.wave]
+    updated = [device for device in view.members(view.wave) if device.swapped_at is not None]
+    return GateEvidence(
+        rollout=view.id,
+        model=view.model,
+        version=view.version,
+        wave=wave.name,
+        soak_over=soak_over(view, now),
+        first_install=bool(updated) and all(device.previous_version == 0 for device in updated),
+        approved_by=wave.approved_by,
+        rules=Rules(
+            alpha=policy.alpha,
+            comparisons=view.metrics * len(view.waves),
+            min_blocks=policy.min_blocks,
+            few_canaries=policy.few_canaries,
+            wide_factor=policy.wide_factor,
+            at_soak_end=policy.at_soak_end,
+            required_metrics=list(policy.required_metrics),
+            slo=view.slo,
+        ),
+        guards=_guards(view, now),
+        telemetry=telemetry,
+    )
+
+
+def roll_back(view: RolloutView, reason: str, now: datetime) -> Transition:
+    """Give every device that got the new version its own previous one back; devices not reached yet are left alone.
+
+    A device that never accepted is not waited for, and one that refused keeps its state; both get the order, because the
+    stored assignment is what a device is answered with for ever. A device that ran nothing before keeps what it runs.
+    """
+    changes: list[DeviceChange] = []
+    restore: list[str] = []
+    deadline = now + timedelta(seconds=view.policy.rollback_deadline_s)
+    for device in view.devices:
+        if device.state is AssignmentState.SCHEDULED:
+            changes.append(
+                DeviceChange(device.device, AssignmentState.SKIPPED, reason="not reached before the rollback")
+            )
+        elif device.current and device.published_at is not None and device.state is not AssignmentState.ROLLED_BACK:
+            restore.append(device.device)
+            changes.append(_restore_change(device, deadline))
+    current = view.waves[view.wave]
+    under_way = current.state in (WaveState.RUNNING, WaveState.SOAKING)
+    return Transition(
+        state=RolloutState.ROLLING_BACK,
+        reason=reason,
+        waves=(WaveChange(current.number, WaveState.FAILED),) if under_way else (),
+        devices=tuple(changes),
+        restore=tuple(restore),
+        deny=True,
+        action="rollout.rolling_back",
+        sentence=reason,
+    )
+
+
+def _restore_change(device: DeviceView, deadline: datetime) -> DeviceChange:
+    if device.state is AssignmentState.FAILED:
+        return DeviceChange(device.device, reason=device.reason)
+    if not _may_run_it(device):
+        return DeviceChange(
+            device.device, AssignmentState.SKIPPED, reason="the order was withdrawn before it was accepted"
+        )
+    if device.previous_version == 0:
+        return DeviceChange(device.device, reason="ran nothing before, so there is nothing to go back to")
+    return DeviceChange(device.device, reason=f"goes back to version {device.previous_version}", deadline=deadline)
+
+
+def _may_run_it(device: DeviceView) -> bool:
+    return device.state in _TOOK_IT or (device.state is AssignmentState.TIMED_OUT and device.accepted_at is not None)
+
+
+def _start(view: RolloutView, now: datetime) -> Transition:
+    if view.policy.start_at is not None and now < view.policy.start_at:
+        return Transition()
+    first = view.waves[0]
+    return Transition(
+        state=RolloutState.RUNNING,
+        wave=0,
+        reason=f"{first.name}: {first.size} of {len(view.devices)} devices",
+        waves=(WaveChange(0, WaveState.RUNNING),),
+        publish=_reachable(view, view.members(0)),
+        action="rollout.started",
+        sentence=f"version {view.version} of {view.model} goes to {first.name}",
+    )
+
+
+def _advance(view: RolloutView, telemetry: Telemetry | None, now: datetime) -> Transition:
+    late = _timed_out(view, now)
+    view = _with(view, late)
+    evidence = gate_evidence(view, telemetry, now)
+    decision = gate.decide(evidence)
+    if decision.verdict is Verdict.ROLLBACK:
+        back = roll_back(view, decision.sentence, now)
+        merged = {change.device: change for change in (*late, *back.devices)}
+        return replace(back, devices=tuple(merged.values()), gate=GateRecord(view.wave, evidence, decision, final=True))
+    held = None if telemetry is None else GateRecord(view.wave, evidence, decision, final=False)
+    base = Transition(devices=late, gate=held)
+    if view.state is RolloutState.PAUSED:
+        return replace(base, waves=_settle(view))
+    if decision.verdict is Verdict.PROMOTE and held is not None:
+        return replace(_pass(view, decision.sentence), devices=late, gate=replace(held, final=True))
+    members = view.members(view.wave)
+    publish = _reachable(view, members)
+    reason = decision.sentence if held is not None else None
+    return replace(base, publish=publish, waves=() if publish else _settle(view), reason=reason)
+
+
+def _pass(view: RolloutView, sentence: str) -> Transition:
+    done = WaveChange(view.wave, WaveState.PASSED)
+    if view.wave + 1 < len(view.waves):
+        following = view.waves[view.wave + 1]
+        return Transition(
+            wave=following.number,
+            reason=f"{sentence}; {following.name}: {following.size} of {len(view.devices)} devices",
+            waves=(done, WaveChange(following.number, WaveState.RUNNING)),
+            publish=_reachable(view, view.members(following.number)),
+            action="rollout.wave_passed",
+            sentence=f"{view.waves[view.wave].name}: {sentence}",
+        )
+    return Transition(
+        state=RolloutState.COMPLETED,
+        reason=_summary(view),
+        waves=(done,),
+        action="rollout.completed",
+        sentence=f"{view.waves[view.wave].name}: {sentence}",
+    )
+
+
+def _summary(view: RolloutView) -> str:
+    counts = Counter(device.state for device in view.devices)
+    rest = ", ".join(
+        f"{counts[state]} {state.value.replace('_', ' ')}"
+        for state in AssignmentState
+        if counts[state] and state != "proven"
+    )
+    proven = f"proven on {counts[AssignmentState.PROVEN]} of {len(view.devices)} devices"
+    return f"{proven}; {rest}" if rest else proven
+
+
+def _settle(view: RolloutView) -> tuple[WaveChange, ...]:
+    """The soak begins once every device of the wave has come to an end, good or bad."""
+    wave = view.waves[view.wave]
+    waiting = any(device.state in _UNSETTLED for device in view.members(view.wave))
+    return () if waiting or wave.state is not WaveState.RUNNING else (WaveChange(wave.number, WaveState.SOAKING),)
+
+
+def _reachable(view: RolloutView, members: Iterable[DeviceView]) -> tuple[str, ...]:
+    members = list(members)
+    waiting = [device.device for device in members if device.state is AssignmentState.SCHEDULED]
+    limit = view.policy.max_in_flight
+    if not limit:
+        return tuple(waiting)
+    busy = sum(device.state in _AT_WORK for device in members)
+    return tuple(waiting[: max(0, limit - busy)])
+
+
+def _timed_out(view: RolloutView, now: datetime) -> tuple[DeviceChange, ...]:
+    grace = view.since + timedelta(seconds=view.policy.grace_s)
+    changes = []
+    for device in view.devices:
+        if device.state in _AT_WORK and device.deadline is not None and now >= max(device.deadline, grace):
+            absent = device.state is AssignmentState.PUBLISHED
+            reason = "did not answer before the deadline" if absent else "accepted, but not proven before the deadline"
+            changes.append(DeviceChange(device.device, AssignmentState.TIMED_OUT, reason=reason))
+    return tuple(changes)
+
+
+def _with(view: RolloutView, changes: tuple[DeviceChange, ...]) -> RolloutView:
+    found = {change.device: change for change in changes}
+    if not found:
+        return view
+    devices = tuple(
+        replace(device, state=found[device.device].state or device.state, reason=found[device.device].reason)
+        if device.device in found
+        else device
+        for device in view.devices
+    )
+    return replace(view, devices=devices)
+
+
+def _guards(view: RolloutView, now: datetime) -> Guards:
+    begun = [wave for wave in view.waves if wave.state is not WaveState.PENDING]
+    silence = timedelta(seconds=view.policy.heartbeat_s)
+    listening = now >= view.since + max(silence, timedelta(seconds=view.policy.grace_s))
+
+    def silent(device: DeviceView) -> bool:
+        return listening and (device.last_seen is None or device.last_seen < now - silence)
+
+    updated = [d for d in view.devices if d.swapped_at and d.state in (AssignmentState.SWAPPED, AssignmentState.PROVEN)]
+    controls = [device for device in view.devices if device.state is AssignmentState.SCHEDULED]
+    return Guards(
+        size=sum(wave.size for wave in begun),
+        budget=sum(view.policy.failure_budget(wave.size) for wave in begun),
+        failed=[_failure(device) for device in view.devices if _has_failed(device)],
+        touched=len(updated),
+        silent=[device.device for device in updated if silent(device)],
+        controls=len(controls),
+        silent_controls=sum(silent(device) for device in controls),
+    )
+
+
+def _has_failed(device: DeviceView) -> bool:
+    """A deferral and an absence are no failure; taking the order and not getting through is."""
+    timed_out = device.state is AssignmentState.TIMED_OUT and device.accepted_at is not None
+    return device.state is AssignmentState.FAILED or timed_out
+
+
+def _failure(device: DeviceView) -> Failure:
+    return Failure(device.device, device.code or device.state.value, device.reason)
+
+
+def _finish_rollback(view: RolloutView, now: datetime) -> Transition:
+    grace = view.since + timedelta(seconds=view.policy.grace_s)
+    waiting = [
+        device
+        for device in view.devices
+        if device.current and device.rollback_seq and device.previous_version and _may_run_it(device)
+    ]
+    due = [d for d in waiting if d.deadline is None or now >= max(d.deadline, grace)]
+    if len(due) < len(waiting):
+        return Transition()
+    back = sum(device.state is AssignmentState.ROLLED_BACK for device in view.devices)
+    sentence = f"{back} back on their previous version"
+    if waiting:
+        sentence += f", {len(waiting)} will follow when they are heard of again"
+    return Transition(state=RolloutState.ROLLED_BACK, action="rollout.rolled_back", sentence=sentence)
