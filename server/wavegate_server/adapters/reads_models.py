@@ -5,9 +5,10 @@ What a manifest says is read from the manifest's bytes, so that a page shows wha
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlmodel import Session
 
 from wavegate_server.adapters.reads_fleet import version_shares
@@ -16,7 +17,7 @@ from wavegate_shared.errors import UsageError
 from wavegate_shared.manifest import Artifact, Comparison, Manifest, Requires, Slo, decode_manifest
 from wavegate_shared.metrics import Metric
 
-__all__ = ["ModelDetail", "ModelRow", "VersionRow", "model_detail", "model_rows", "version_rows"]
+__all__ = ["ModelDetail", "ModelRow", "VersionRow", "model_detail", "model_metrics", "model_rows", "version_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,20 @@ def version_rows(session: Session, model: str) -> tuple[VersionRow, ...]:
     return tuple(_version_row(row, running.get(row.number, 0)) for row in rows(session, query))
 
 
+def model_metrics(session: Session) -> dict[str, Metric]:
+    """Each model's metric, as its newest version's manifest says."""
+    version = columns("version")
+    newest = select(func.max(version.id)).group_by(version.model)
+    query = select(version.model, version.manifest).where(version.id.in_(newest))
+    return {row.model: _manifest(row.manifest).metric for row in rows(session, query)}
+
+
+@lru_cache(maxsize=256)
+def _manifest(data: bytes) -> Manifest:
+    """Manifests never change and every page reads some: keep the last ones decoded."""
+    return decode_manifest(data)
+
+
 def _model_row(row: Any, versions: tuple[VersionRow, ...]) -> ModelRow:
     return ModelRow(
         name=row.name,
@@ -124,7 +139,7 @@ def _model_row(row: Any, versions: tuple[VersionRow, ...]) -> ModelRow:
 
 
 def _version_row(row: Any, devices: int) -> VersionRow:
-    manifest: Manifest = decode_manifest(row.manifest)
+    manifest = _manifest(row.manifest)
     return VersionRow(
         model=row.model,
         number=row.number,

@@ -12,8 +12,10 @@ from sqlmodel import Session
 
 from wavegate_server.adapters.reads_page import MAX_LIMIT, Page, columns, cursor_text, cursor_value, rows
 from wavegate_shared.errors import UsageError
+from wavegate_shared.states import RolloutState
 
 __all__ = [
+    "OPEN",
     "GateRow",
     "RolloutDetail",
     "RolloutDeviceRow",
@@ -22,6 +24,10 @@ __all__ = [
     "rollout_detail",
     "rollout_rows",
 ]
+
+
+OPEN = (RolloutState.SCHEDULED, RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ROLLING_BACK)
+"""States in which something can still happen by itself or by an operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +114,15 @@ class RolloutDetail:
 
 
 def rollout_rows(
-    session: Session, *, model: str | None = None, state: str | None = None, cursor: str | None = None, limit: int = 50
+    session: Session,
+    *,
+    model: str | None = None,
+    state: str | None = None,
+    open_only: bool = False,
+    cursor: str | None = None,
+    limit: int = 50,
 ) -> Page[RolloutRow]:
-    """Rollouts, newest first.
+    """Rollouts, newest first; `open_only` leaves out drafts and what is over.
 
     Raises:
         UsageError: `invalid`, for a cursor that is not ours.
@@ -122,6 +134,8 @@ def rollout_rows(
         query = query.where(rollout.model == model)
     if state is not None:
         query = query.where(rollout.state == state)
+    if open_only:
+        query = query.where(rollout.state.in_(OPEN))
     if cursor:
         at, _, name = cursor_value(cursor).partition("|")
         stamp = _stamp(at)
