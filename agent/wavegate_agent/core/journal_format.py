@@ -1,0 +1,90 @@
+"""What the agent must never forget, and its form on disk.
+
+A journal file is two slots of `SLOT_BYTES`. A record goes to slot `seq % 2`, so a torn write damages only the one being
+written and the other still holds the record before. Form of a slot, little-endian:
+
+    magic 'WGJ1' | seq u64 | length u32 | crc32 u32 of (seq, length, body) | body: JSON | zeros
+
+`read(write(record)) == record`; damaged, empty or foreign slots count as absent. Not here: the file (`adapters/journal.py`).
+"""
+
+import struct
+import zlib
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import msgspec
+
+from wavegate_agent.core.slot import Command, Forgive, Quarantine, Slot
+
+__all__ = ["MAX_QUARANTINED", "MAX_SLOTS", "SLOT_BYTES", "Record", "applied", "best", "decode_slot", "encode_slot"]
+
+SLOT_BYTES = 4096
+MAX_SLOTS = 2
+"""Model positions a journal slot has room for, with every field at its longest (asserted in a test)."""
+MAX_QUARANTINED = 12
+"""Oldest out first: twelve different bad versions in a row is not a life a device leads."""
+_HEADER = struct.Struct("<4sQII")
+_MAGIC = b"WGJ1"
+_EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Everything durable about the agent's decisions.
+
+    Attributes:
+        boot: number of starts of the agent; first half of a message's (boot, seq).
+        last_seq: highest assignment accepted.
+        time_floor: the newest signed `issued` seen; trusted time is never before it.
+        slots: model position -> its machine.
+        quarantined: manifest digests refused here, oldest first.
+    """
+
+    boot: int = 0
+    last_seq: int = 0
+    time_floor: datetime = _EPOCH
+    slots: dict[str, Slot] = field(default_factory=dict)
+    quarantined: tuple[str, ...] = ()
+
+
+def applied(record: Record, name: str, slot: Slot, commands: tuple[Command, ...]) -> Record:
+    """The record after one step of slot `name`: the slot itself, and the digests its commands quarantine or forgive."""
+    listed = list(record.quarantined)
+    for command in commands:
+        if isinstance(command, Quarantine | Forgive) and command.sha256 in listed:
+            listed.remove(command.sha256)
+        if isinstance(command, Quarantine):
+            listed.append(command.sha256)
+    durable = replace(slot, due=None, retries=0)
+    return replace(record, slots={**record.slots, name: durable}, quarantined=tuple(listed[-MAX_QUARANTINED:]))
+
+
+def encode_slot(seq: int, record: Record) -> bytes:
+    """The `SLOT_BYTES` bytes of one journal slot. Raises ValueError when the record does not fit."""
+    body = msgspec.json.encode(record)
+    if len(body) > SLOT_BYTES - _HEADER.size:
+        raise ValueError(f"journal record of {len(body)} bytes")
+    crc = zlib.crc32(struct.pack("<QI", seq, len(body)) + body)
+    return (_HEADER.pack(_MAGIC, seq, len(body), crc) + body).ljust(SLOT_BYTES, b"\0")
+
+
+def decode_slot(data: bytes) -> tuple[int, Record] | None:
+    """(seq, record) of a journal slot, or None for anything `encode_slot` did not write whole."""
+    if len(data) < _HEADER.size:
+        return None
+    magic, seq, length, crc = _HEADER.unpack_from(data)
+    body = data[_HEADER.size : _HEADER.size + length]
+    if magic != _MAGIC or len(body) != length or zlib.crc32(struct.pack("<QI", seq, length) + body) != crc:
+        return None
+    try:
+        return seq, msgspec.json.decode(body, type=Record)
+    except msgspec.DecodeError:
+        return None
+
+
+def best(data: bytes) -> tuple[int, Record] | None:
+    """The newest whole record of a journal file of two slots, or None when there is none."""
+    found = [decode_slot(data[:SLOT_BYTES]), decode_slot(data[SLOT_BYTES : 2 * SLOT_BYTES])]
+    whole = [item for item in found if item is not None]
+    return max(whole, key=lambda item: item[0]) if whole else None

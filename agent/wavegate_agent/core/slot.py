@@ -1,0 +1,288 @@
+"""The words of the machine: what a slot remembers, what can happen to it, and what it can ask for.
+
+Values only; the rules are in `core/machine.py`. `Slot` is journalled as a whole (`core/journal_format.py`), so its fields
+are part of a file format: new ones need a default.
+"""
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from wavegate_shared.assignment import Probation
+from wavegate_shared.states import DeviceState, Outcome
+
+__all__ = [
+    "BEFORE_SWAP",
+    "ActiveLost",
+    "Arm",
+    "BenchCandidate",
+    "Command",
+    "Commit",
+    "Discard",
+    "Done",
+    "Event",
+    "Failed",
+    "Fallback",
+    "Fetch",
+    "Forgive",
+    "Load",
+    "Offer",
+    "Order",
+    "Preflight",
+    "Quarantine",
+    "ReadManifest",
+    "Restarted",
+    "Revert",
+    "RunGolden",
+    "SendReport",
+    "Slot",
+    "Swap",
+    "Tick",
+    "Verify",
+    "Version",
+    "Watch",
+    "Work",
+]
+
+BEFORE_SWAP = frozenset(
+    {
+        DeviceState.OFFERED,
+        DeviceState.PREFLIGHT,
+        DeviceState.FETCHING,
+        DeviceState.VERIFYING,
+        DeviceState.LOADING,
+        DeviceState.GOLDEN,
+        DeviceState.BENCH,
+        DeviceState.READY,
+        DeviceState.SWAPPING,
+    }
+)
+"""States in which the active version is still the old one."""
+
+# --- values ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """A version that lies on this device: `models/<sha256>/`, named by the digest of its manifest."""
+
+    model: str
+    version: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What an accepted assignment says about one slot; see `SlotAssignment` and `Assignment` for the fields."""
+
+    seq: int
+    version: Version
+    rollout: str | None = None
+    allow_older: bool = False
+    override: bool = False
+    probation: Probation = field(default_factory=Probation)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """All that one slot's machine remembers; journalled as a whole.
+
+    Attributes:
+        active: what serves (or would, if it could).
+        standby: the version before; verified, ready for a revert.
+        spare: the version before `standby`; kept only while an update runs.
+        order: the assignment worked on, or the last one finished.
+        pending: a newer assignment that waits for the current one to be put away.
+        outcome, code, detail: how `order` ends or ended.
+        attempts: restarts found in the current phase.
+        moves: state changes since the order was taken.
+        retries: network failures in a row.
+        lost: nothing could be made to serve; cleared by the next thing that does.
+        due: when to try again, in the runner's monotonic seconds; None when nothing is waited for.
+    """
+
+    state: DeviceState = DeviceState.IDLE
+    active: Version | None = None
+    standby: Version | None = None
+    spare: Version | None = None
+    order: Order | None = None
+    pending: Order | None = None
+    outcome: Outcome | None = None
+    code: str | None = None
+    detail: str = ""
+    attempts: int = 0
+    moves: int = 0
+    retries: int = 0
+    lost: bool = False
+    due: float | None = None
+
+    @property
+    def kept(self) -> tuple[Version, ...]:
+        """Everything that must stay on disk for this slot in this state, without repeats."""
+        pointers = [self.active, self.standby, None if self.state is DeviceState.COMMITTED else self.spare]
+        if self.order is not None and self.state in BEFORE_SWAP:
+            pointers.append(self.order.version)
+        if self.pending is not None:
+            pointers.append(self.pending.version)
+        return tuple(dict.fromkeys(version for version in pointers if version is not None))
+
+    @property
+    def busy(self) -> bool:
+        """Whether an assignment is being worked on."""
+        return self.state not in (DeviceState.IDLE, DeviceState.BROKEN)
+
+
+# --- events ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A verified assignment names this slot. `quarantined`: its digest is on the device's list."""
+
+    order: Order
+    quarantined: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The work of `state` succeeded. `short`: take the row's shortcut. `version`: which one a fallback found."""
+
+    state: DeviceState
+    short: bool = False
+    version: Version | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The work of `state` failed. `spread` in [0, 1) shortens the wait before a retry (the runner draws it)."""
+
+    state: DeviceState
+    code: str
+    detail: str = ""
+    spread: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """The agent started and found the slot like this in its journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveLost:
+    """The active version cannot serve: it did not start, or it crashes in a loop."""
+
+    code: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time went by; `connected` says that the network just came back, so a retry need not wait."""
+
+    connected: bool = False
+
+
+Event: TypeAlias = Offer | Done | Failed | Restarted | ActiveLost | Tick
+
+# --- commands -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Base of the commands that answer with `Done` or `Failed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadManifest(Work):
+    """Refresh the metadata, check that the version is listed, get and check its manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight(Work):
+    """Check free space and memory, and reserve the space. Short: all files are already on disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch(Work):
+    """Get the missing chunks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verify(Work):
+    """Check whole digests and move the version into place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load(Work):
+    """Start a candidate worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunGolden(Work):
+    """Run the golden set in the candidate. Short: a rollback, so no bench."""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchCandidate(Work):
+    """Measure the candidate beside the active version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arm(Work):
+    """Last look before the swap: the candidate still lives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swap(Work):
+    """Hand sockets and connections to the candidate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch(Work):
+    """Judge the new version on live requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit(Work):
+    """Let the old worker go and delete what nobody needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Discard(Work):
+    """End the candidate and delete what was staged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revert(Work):
+    """Make the standby version serve again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback(Work):
+    """Make any good version on this device serve."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendReport:
+    """Put the signed report of `order` into the outbox."""
+
+    order: Order | None
+    outcome: Outcome
+    code: str | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Refuse this manifest digest from now on."""
+
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forgive:
+    """A signed override: take this digest off the list."""
+
+    sha256: str
+
+
+Command: TypeAlias = Work | SendReport | Quarantine | Forgive
