@@ -1,15 +1,22 @@
-"""First start: everything below the data directory that trust needs, made once. (signatures; body follows)"""
+"""First start: everything below the data directory that trust needs, made once and kept.
+
+Not here: the database (migrations), the broker's files, the first administrator's token.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
 
 from wavegate_server.adapters.authority import Authority
 from wavegate_server.adapters.director import Director
+from wavegate_server.adapters.durable import locked, make_directory
 from wavegate_server.adapters.keystore import KeyStore
 from wavegate_server.adapters.tuf_repo import TufRepo
 from wavegate_server.config import Settings
+from wavegate_shared.errors import UsageError
 
 __all__ = ["Trust", "initialise", "open_trust"]
+
+_UNSPECIFIED = ("", "0.0.0.0", "::")  # noqa: S104 - addresses to listen on, not names anyone connects to
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +30,37 @@ class Trust:
 
 
 def initialise(settings: Settings, now: datetime) -> None:
-    """Data directory (0700), keys, TUF repository, authority and service certificates. A second call changes nothing."""
-    raise NotImplementedError
+    """Data directory (0700), keys, TUF repository, authority and service certificates.
+
+    A second call changes nothing, except that service certificates near their end or without a newly set name are renewed.
+    Two processes may call it at once. After a crash in the middle the next call completes it.
+
+    Raises:
+        UsageError: `key_missing`, `setup`.
+    """
+    make_directory(settings.data_dir, mode=0o700)
+    with locked(settings.data_dir / ".setup.lock"):
+        keystore = KeyStore(settings.keys_dir)
+        repository = TufRepo(settings.tuf_dir, keystore)
+        if not repository.store.ready:
+            keystore.init()
+            repository.init(now)
+        Authority(settings.ca_dir).init(now, _names(settings))
 
 
 def open_trust(settings: Settings) -> Trust:
-    """The adapters over what `initialise` made. UsageError `setup` or `key_missing`."""
-    raise NotImplementedError
+    """The adapters over what `initialise` made.
+
+    Raises:
+        UsageError: `setup` when it was never called, `key_missing` when the online keys are not on this machine.
+    """
+    keystore = KeyStore(settings.keys_dir)
+    repository, authority = TufRepo(settings.tuf_dir, keystore), Authority(settings.ca_dir)
+    if not repository.store.ready or not authority.ready:
+        raise UsageError("setup", f"{settings.data_dir} is not set up; run `wavegate serve` or `wavegate keys init`")
+    return Trust(keystore, repository, Director.from_keys(keystore), authority)
+
+
+def _names(settings: Settings) -> list[str]:
+    wanted = (settings.public_name, settings.host, settings.broker_host)
+    return [name for name in dict.fromkeys(wanted) if name not in _UNSPECIFIED]

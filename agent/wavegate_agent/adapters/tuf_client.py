@@ -78,10 +78,10 @@ class ImageRepository:
         self._bootstrap = bootstrap
         self._fetch = fetch
         self._updater: _DurableUpdater | None = None
-        _make_directory(directory / "root_history")
-        for stale in directory.glob("*.tmp"):
-            stale.unlink(missing_ok=True)
         with _as_wavegate():
+            _make_directory(directory / "root_history")
+            for stale in directory.glob("*.tmp"):
+                stale.unlink(missing_ok=True)
             stored = self._new_updater().stored_targets()
         self._system = _system(stored) if stored is not None else _System()
 
