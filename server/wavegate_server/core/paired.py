@@ -35,13 +35,13 @@ class Drop:
 def paired_drop(metric: Metric, before: Sequence[float], after: Sequence[float], *, level: float = 0.95) -> Drop:
     """The drop from `before` to `after`, scores of the same n >= 1 samples in the same order.
 
-    Scores of 0 and 1 get the Agresti-Min interval (adds half an observation to each cell, sound at zero discordance);
-    other scores the normal interval of the mean difference.
+    Scores of 0 and 1 get Tango's score interval, which keeps its promise with few or no discordant pairs; other scores
+    the normal interval of the mean difference.
 
     Raises:
         ValueError: no samples, or lengths differ.
 
-    Source: Agresti and Min, Statistics in Medicine 24 (2005), section 3.
+    Source: Tango, Statistics in Medicine 17 (1998), 891-908.
     """
     if not before or len(before) != len(after):
         raise ValueError("paired scores must be of one length above 0")
@@ -51,11 +51,22 @@ def paired_drop(metric: Metric, before: Sequence[float], after: Sequence[float],
     mean = math.fsum(losses) / n
     z = NormalDist().inv_cdf(level)
     if set(before) | set(after) <= {0.0, 1.0}:
-        worse, better = losses.count(1.0) + 0.5, losses.count(-1.0) + 0.5
-        centre = (worse - better) / (n + 2)
-        radius = z * math.sqrt(worse + better - (worse - better) ** 2 / (n + 2)) / (n + 2)
-    else:
-        centre = mean
-        variance = math.fsum((value - mean) ** 2 for value in losses) / max(n - 1, 1)
-        radius = z * math.sqrt(variance / n) if n > 1 else math.inf
-    return Drop(mean, centre - radius, centre + radius, n, discordant)
+        worse, better = losses.count(1.0), losses.count(-1.0)
+        low, high = -_tango_upper(better, worse, n, z), _tango_upper(worse, better, n, z)
+        return Drop(mean, low, high, n, discordant)
+    variance = math.fsum((value - mean) ** 2 for value in losses) / max(n - 1, 1)
+    radius = z * math.sqrt(variance / n) if n > 1 else math.inf
+    return Drop(mean, mean - radius, mean + radius, n, discordant)
+
+
+def _tango_upper(worse: int, better: int, n: int, z: float) -> float:
+    """The largest drop that `worse` and `better` flips among `n` pairs do not reject, by bisection."""
+    low, high = (worse - better) / n, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        a, b = 2 * n, -worse - better + (2 * n - worse + better) * middle
+        c = -better * middle * (1 - middle)
+        restricted = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
+        spread = math.sqrt(max(n * (2 * restricted + middle * (1 - middle)), 1e-300))
+        low, high = (middle, high) if (worse - better - n * middle) / spread > -z else (low, middle)
+    return high

@@ -1,0 +1,75 @@
+"""Budgets: what an operator writes, what it means, and the verdict by the bad end of the interval."""
+
+import pytest
+
+from wavegate_server.core.budget import Measured, judge, parse_budget
+from wavegate_server.core.paired import Drop
+from wavegate_shared.errors import UsageError
+from wavegate_shared.metrics import Direction, Metric
+
+ACCURACY = Metric("accuracy")
+ERROR = Metric("mean_absolute_error", "mm", Direction.DOWN)
+
+
+def measured(metric: Metric = ACCURACY, *, before: float = 0.97, drop: Drop | None = None) -> Measured:
+    drop = drop or Drop(0.005, -0.002, 0.012, 1000, 9)
+    value = before - drop.value if metric.direction is Direction.UP else before + drop.value
+    return Measured(
+        size_bytes=2_500_000,
+        size_before=10_000_000,
+        p50_ms=2.0,
+        p50_before=5.0,
+        p95_ms=3.0,
+        peak_mb=70.0,
+        metric=metric,
+        value=value,
+        value_before=before,
+        drop=drop,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "met"),
+    [
+        ("size=-70%", True),
+        ("size=-80%", False),
+        ("size<=2.5MB", True),
+        ("size<=2MB", False),
+        ("size<=2500KB", True),
+        ("speed=2x", True),
+        ("speed=3x", False),
+        ("drop=2pt", True),
+        ("drop=1pt", False),  # the point estimate of 0.5 would do, its upper bound of 1.2 does not
+        ("accuracy>=0.95", True),
+        ("accuracy>=0.96", False),
+        ("p95<=3ms", True),
+        ("p95<=2.9ms", False),
+        ("peak_mem<=128MB", True),
+    ],
+)
+def test_each_item_is_judged(text: str, met: bool) -> None:
+    (verdict,) = judge(parse_budget(text, ACCURACY), measured())
+    assert verdict.met is met
+    assert verdict.item == text
+
+
+def test_an_error_metric_is_judged_the_other_way_round() -> None:
+    worse = measured(ERROR, before=2.0, drop=Drop(0.06, 0.02, 0.10, 1000, 1000))
+    verdicts = judge(
+        parse_budget("error=+5%,error=+4%,mean_absolute_error<=2.1mm,mean_absolute_error<=2.05mm", ERROR), worse
+    )
+    assert [verdict.met for verdict in verdicts] == [True, False, True, False]
+
+
+def test_several_items_keep_their_order() -> None:
+    items = parse_budget(" size=-70% , drop=2pt,speed=1.2x ", ACCURACY)
+    assert [item.text for item in items] == ["size=-70%", "drop=2pt", "speed=1.2x"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", ",", "size", "size=80%", "size=-80", "drop=2%", "speed=-3x", "accuracy<=0.9", "vibes>=1", "drop=-2pt"]
+)
+def test_what_is_not_understood_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(UsageError, match="drop=2pt") as caught:
+        parse_budget(text, ACCURACY)
+    assert caught.value.code == "invalid"
