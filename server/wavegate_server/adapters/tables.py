@@ -261,6 +261,7 @@ class RolloutWave(SQLModel, table=True):
     name: str = ""
     state: str = "pending"
     size: int = 0
+    approved_by: str = ""  # who approved promoting it, where the gate wants a person
     started_at: datetime | None = _time(nullable=True)
     soak_started_at: datetime | None = _time(nullable=True)
     finished_at: datetime | None = _time(nullable=True)
