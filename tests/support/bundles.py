@@ -5,7 +5,7 @@ this is what it computes, so its accuracy on its golden set is known to be 1.
 """
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnx
@@ -29,7 +29,7 @@ def write_pair_bundle(directory: Path, *, stored: str = "float16", floor: float 
     np.savez(
         directory / "golden.npz", **{"input.text": np.array(pairs), "label": labels, "reference": reference(labels)}
     )
-    np.savez(directory / "calib.npz", **{"input.text": np.array(pairs[:16])})
+    np.savez(directory / "calib.npz", **{"input.text": np.array(pairs[:16])}
     names = ("model.onnx", "vocab.txt", "golden.npz", "calib.npz")
     write_bundle(directory, document(stored, floor, model), {name: directory / name for name in names})
     return directory
