@@ -16,9 +16,10 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from wavegate_server.advice import ADVICE
 from wavegate_shared.errors import CODES, UsageError, WavegateError
 
-__all__ = ["ACTIONS", "MEDIA_TYPE", "Boundary", "Problem", "add_problem_handlers", "problem_response", "status_of"]
+__all__ = ["MEDIA_TYPE", "Boundary", "Problem", "add_problem_handlers", "problem_response", "status_of"]
 
 log = logging.getLogger(__name__)
 
@@ -55,25 +56,6 @@ _CODE_OF_STATUS = {
     428: "precondition_required",
 }
 
-ACTIONS = {
-    "unauthenticated": "Send `Authorization: Bearer wgt_...`; `wavegate` reads WAVEGATE_TOKEN or <data>/admin.token.",
-    "forbidden": "Use a token whose role allows this: viewer, operator, publisher or admin.",
-    "token_invalid": "Make a new enrolment token: wavegate device token ID",
-    "certificate_invalid": "Send a PEM certificate request whose common name is the device's id.",
-    "not_found": "Check the name; list what there is.",
-    "conflict": "Look at its present state, then decide again.",
-    "invalid": "Correct the fields named under `errors` or in the detail.",
-    "precondition_required": "Read it first and send its ETag as If-Match.",
-    "precondition_failed": "Read it again; if the change still makes sense, repeat it with the new ETag.",
-    "method_not_allowed": "Use one of the methods in the Allow header.",
-    "too_large": "Send less, or raise WAVEGATE_UPLOAD_LIMIT_MB on the server.",
-    "bundle_invalid": "Correct the bundle; its format is in docs/concepts.md.",
-    "key_missing": "Run `wavegate keys status` on the server, and bring the missing key back.",
-    "setup": "Run `wavegate doctor` on the server.",
-    "internal": "Try again; if it stays, look at the server's log.",
-}
-"""What the operator can do, by code; other codes say it in their meaning."""
-
 
 class FieldError(BaseModel):
     """One field that does not fit."""
@@ -95,7 +77,7 @@ class Problem(BaseModel):
                     "detail": "no device 'kiosk-9'",
                     "code": "not_found",
                     "retry": False,
-                    "action": ACTIONS["not_found"],
+                    "action": ADVICE["not_found"],
                     "errors": [],
                 }
             ]
@@ -134,7 +116,7 @@ def problem_response(
         detail=detail or known.meaning,
         code=code,
         retry=known.retry,
-        action=ACTIONS.get(code, ""),
+        action=ADVICE.get(code, ""),
         errors=list(errors),
     )
     headers = dict(headers or {})
