@@ -11,8 +11,10 @@ first bucket, then (gap, count) pairs; 60-100 bytes for a typical window.
 Source: Masson, Rim, Lee: DDSketch (VLDB 2019), section 2.
 """
 
+import itertools
 import math
-from collections.abc import Iterable
+import operator
+from collections.abc import Iterable, Sequence
 
 __all__ = ["ALPHA", "MAX_MS", "MIN_MS", "Histogram"]
 
@@ -48,8 +50,13 @@ class Histogram:
 
     def merge(self, other: "Histogram") -> None:
         """Add all counts of `other` to this one."""
+        if not self._counts:
+            self._counts = dict(other._counts)
+            return
+        counts = self._counts
+        known = counts.get
         for bucket, count in other._counts.items():
-            self._counts[bucket] = self._counts.get(bucket, 0) + count
+            counts[bucket] = known(bucket, 0) + count
 
     @classmethod
     def merged(cls, parts: Iterable["Histogram"]) -> "Histogram":
@@ -98,11 +105,19 @@ class Histogram:
         """The wire form."""
         out = bytearray([_VERSION])
         _put(out, len(self._counts))
-        last = 0
-        for bucket in sorted(self._counts):
-            _put(out, bucket - last)
-            _put(out, self._counts[bucket])
-            last = bucket
+        if not self._counts:
+            return bytes(out)
+        order = sorted(self._counts)
+        _put(out, order[0])
+        _put(out, self._counts[order[0]])
+        numbers = [0] * (2 * (len(order) - 1))
+        numbers[0::2] = map(operator.sub, order[1:], order)
+        numbers[1::2] = map(self._counts.__getitem__, order[1:])
+        if max(numbers, default=0) < 0x80:  # the usual case: every number is one byte
+            out += bytes(numbers)
+        else:
+            for number in numbers:
+                _put(out, number)
         return bytes(out)
 
     @classmethod
@@ -111,18 +126,19 @@ class Histogram:
         if not data or data[0] != _VERSION:
             raise ValueError("unknown histogram version")
         size, at = _get(data, 1)
-        counts: dict[int, int] = {}
-        bucket = 0
-        for _ in range(size):
-            gap, at = _get(data, at)
+        rest: Sequence[int] = data[at:]
+        if size:
+            first, at = _get(data, at)
             count, at = _get(data, at)
-            bucket += gap
-            if gap == 0 or count == 0 or bucket > _MAX_BUCKET:
-                raise ValueError("histogram out of order or out of range")
-            counts[bucket] = count
-        if at != len(data):
-            raise ValueError("trailing bytes after the histogram")
-        return cls(counts)
+            # ascii: every number is one byte, the usual case
+            rest = [first, count, *(data[at:] if data[at:].isascii() else _get_all(data, at))]
+        gaps, amounts = rest[0::2], rest[1::2]
+        if len(gaps) != size or len(amounts) != size:
+            raise ValueError("not as many buckets as the histogram says")
+        order = list(itertools.accumulate(gaps))
+        if 0 in gaps or 0 in amounts or (order and order[-1] > _MAX_BUCKET):
+            raise ValueError("histogram out of order or out of range")
+        return cls(dict(zip(order, amounts, strict=True)))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Histogram) and self._counts == other._counts
@@ -143,6 +159,14 @@ def _put(out: bytearray, number: int) -> None:
         out.append(number & 0x7F | 0x80)
         number >>= 7
     out.append(number)
+
+
+def _get_all(data: bytes, at: int) -> list[int]:
+    numbers = []
+    while at < len(data):
+        number, at = _get(data, at)
+        numbers.append(number)
+    return numbers
 
 
 def _get(data: bytes, at: int) -> tuple[int, int]:
