@@ -26,10 +26,10 @@ def write_pair_bundle(directory: Path, *, stored: str = "float16", floor: float 
     save_model(directory / "model.onnx", stored)
     (directory / "vocab.txt").write_text("\n".join(VOCAB), encoding="utf-8")
     pairs, labels = samples()
-    np.savez(
-        directory / "golden.npz", **{"input.text": np.array(pairs), "label": labels, "reference": reference(labels)}
-    )
-    np.savez(directory / "calib.npz", **{"input.text": np.array(pairs[:16])}
+    golden: dict[str, Any] = {"input.text": np.array(pairs), "label": labels, "reference": reference(labels)}
+    calib: dict[str, Any] = {"input.text": np.array(pairs[:16])}
+    np.savez(directory / "golden.npz", **golden)
+    np.savez(directory / "calib.npz", **calib)
     names = ("model.onnx", "vocab.txt", "golden.npz", "calib.npz")
     write_bundle(directory, document(stored, floor, model), {name: directory / name for name in names})
     return directory
