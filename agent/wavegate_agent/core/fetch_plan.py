@@ -50,6 +50,9 @@ class FetchPlan:
         """Chunks still to arrive."""
         return len(self._wanted)
 
+    def __contains__(self, index: int) -> bool:
+        return index in self._wanted
+
     @property
     def deadline(self) -> float:
         """When silence becomes a stall."""

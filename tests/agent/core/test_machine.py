@@ -54,8 +54,8 @@ from wavegate_shared.states import Outcome
 V1, V2, V3 = (Version(model="m", version=n, sha256=f"{n:064x}") for n in (1, 2, 3))
 
 
-def order(version: Version, seq: int, **more: bool) -> Order:
-    return Order(seq=seq, version=version, **more)
+def order(version: Version, seq: int, *, allow_older: bool = False, override: bool = False) -> Order:
+    return Order(seq=seq, version=version, allow_older=allow_older, override=override)
 
 
 def at(state: S, **more: object) -> Slot:

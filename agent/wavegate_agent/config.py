@@ -1,0 +1,146 @@
+"""The agent's settings and where its files lie, read once and passed on as frozen objects.
+
+State directory, as in docs/operate.md:
+    identity/{device.key, device.pem, ca.pem, root.json, agent.json}   written by enrolment
+    tuf/   journal   assignment-<seq>.json   outbox.db   models/   agent.sock (status)   infer.sock (local API)
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from wavegate_agent.adapters.mqtt import Address
+from wavegate_shared.assignment import DEFAULT_SLOT
+from wavegate_shared.errors import UsageError
+from wavegate_shared.topics import DEVICE_ID, Topics
+
+__all__ = ["Config", "Identity", "IdentityFiles", "address_of", "load_identity"]
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """What enrolment told this device (`agent.json`)."""
+
+    device: str
+    hardware_class: str
+    site: str
+    shard: int
+    topic_prefix: str
+    broker_host: str
+    broker_port: int
+    server_url: str
+    bench: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityFiles:
+    """Names of the identity files below one directory."""
+
+    directory: Path
+
+    @property
+    def key(self) -> Path:
+        """The device's private key, P-256, mode 0600."""
+        return self.directory / "device.key"
+
+    @property
+    def certificate(self) -> Path:
+        """The device's certificate."""
+        return self.directory / "device.pem"
+
+    @property
+    def ca(self) -> Path:
+        """The authority that signed it and the broker's."""
+        return self.directory / "ca.pem"
+
+    @property
+    def root(self) -> Path:
+        """The TUF root this device starts to trust from."""
+        return self.directory / "root.json"
+
+    @property
+    def agent(self) -> Path:
+        """The rest: see `Identity`."""
+        return self.directory / "agent.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything an operator can set. Defaults suit a device with one model.
+
+    Attributes:
+        state_dir: see the module's docstring.
+        unix_socket: the local API's socket; `<state>/infer.sock` when None.
+        http_port: the local API on loopback TCP; None for none, 0 for any free port.
+        window_s: length of a telemetry window.
+        threads: threads of one inference.
+        concurrency: inferences at the same time.
+        memory_mb: limit of a worker's memory; None for none.
+        reserve_mb: disk space an install leaves free.
+        slots: model positions of this device; the first has `unix_socket` and `http_port`.
+        crash_loop: crashes of the live worker within `crash_loop_s` that make the agent take another version.
+    """
+
+    state_dir: Path
+    unix_socket: Path | None = None
+    http_port: int | None = None
+    window_s: float = 60.0
+    threads: int = 1
+    concurrency: int = 2
+    memory_mb: int | None = None
+    reserve_mb: int = 16
+    slots: tuple[str, ...] = (DEFAULT_SLOT,)
+    crash_loop: int = 4
+    crash_loop_s: float = 300.0
+    log_json: bool = False
+
+    @property
+    def identity(self) -> IdentityFiles:
+        """Where the identity lies."""
+        return IdentityFiles(self.state_dir / "identity")
+
+    @property
+    def status_socket(self) -> Path:
+        """Where `wavegate-agent status` asks."""
+        return self.state_dir / "agent.sock"
+
+    def infer_socket(self, slot: str) -> Path:
+        """The local API's socket of one slot."""
+        if slot == self.slots[0]:
+            return self.unix_socket or self.state_dir / "infer.sock"
+        return self.state_dir / f"infer-{slot}.sock"
+
+    def tcp_port(self, slot: str) -> int | None:
+        """The local API's TCP port of one slot."""
+        return self.http_port if slot == self.slots[0] else None
+
+
+def load_identity(files: IdentityFiles) -> Identity:
+    """What enrolment wrote.
+
+    Raises:
+        UsageError: `setup` when this device is not enrolled, or its files are damaged.
+    """
+    for path in (files.agent, files.key, files.certificate, files.ca, files.root):
+        if not path.is_file():
+            raise UsageError("setup", f"{path} is missing: enrol this device first (wavegate-agent enroll)")
+    try:
+        identity = msgspec.json.decode(files.agent.read_bytes(), type=Identity)
+    except msgspec.DecodeError as error:
+        raise UsageError("setup", f"{files.agent} is damaged ({error}): enrol this device again") from error
+    if DEVICE_ID.fullmatch(identity.device) is None:
+        raise UsageError("setup", f"{files.agent}: {identity.device!r} is not a device id")
+    return identity
+
+
+def address_of(identity: Identity, files: IdentityFiles) -> Address:
+    """How to reach the broker as this device."""
+    return Address(
+        host=identity.broker_host,
+        port=identity.broker_port,
+        device=identity.device,
+        topics=Topics(identity.topic_prefix),
+        ca=files.ca,
+        certificate=files.certificate,
+        key=files.key,
+    )
