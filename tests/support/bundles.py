@@ -134,3 +134,11 @@ def rewrite_spec(directory: Path, **changes: object) -> None:
     path.write_text(
         yaml.safe_dump({k: v for k, v in fields.items() if v is not None}, sort_keys=False), encoding="utf-8"
     )
+
+
+def relist(directory: Path) -> None:
+    """List the digests of a changed bundle anew, so that only the content is wrong."""
+    path = directory / "bundle.yaml"
+    fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    names = list(fields.pop("files"))
+    write_bundle(directory, fields, {name: directory / name for name in names})

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
-from tests.support.bundles import write_pair_bundle
-from wavegate_server.adapters.bundles import open_bundle, write_bundle
+from tests.support.bundles import relist, write_pair_bundle
+from wavegate_server.adapters.bundles import open_bundle
 from wavegate_server.adapters.objects import file_sha256
 from wavegate_server.compress.job import JobResult, run_job
 from wavegate_server.compress.measure import score_model
@@ -65,14 +64,7 @@ def test_a_directory_in_use_is_left_alone(tmp_path: Path) -> None:
 def test_an_original_that_does_not_run_is_refused(tmp_path: Path) -> None:
     source = write_pair_bundle(tmp_path / "in")
     (source / "golden.npz").write_bytes(b"PK\x03\x04 no npz")
-    _relist(source)
+    relist(source)
     with pytest.raises(UsageError) as caught:
         compress(source, "drop=5pt", tmp_path / "out")
     assert caught.value.code == "bundle_invalid"
-
-
-def _relist(source: Path) -> None:
-    """List the digests anew, so that only the content is wrong."""
-    document = yaml.safe_load((source / "bundle.yaml").read_text(encoding="utf-8"))
-    names = list(document.pop("files"))
-    write_bundle(source, document, {name: source / name for name in names})
