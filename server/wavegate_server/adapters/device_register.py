@@ -6,14 +6,15 @@ Not here: enrolment and revocation (`enrolment`), what devices say themselves (`
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlmodel import Session
+from sqlmodel import Session, select
 
 from wavegate_server.adapters import audit
+from wavegate_server.adapters.authority import is_reserved
 from wavegate_server.adapters.tables import Device
 from wavegate_shared.errors import UsageError
 from wavegate_shared.topics import DEVICE_ID, shard_of
 
-__all__ = ["change_device", "create_device", "get_device"]
+__all__ = ["change_device", "create_device", "get_device", "shut_out"]
 
 
 def get_device(session: Session, device_id: str) -> Device:
@@ -44,6 +45,8 @@ def create_device(
         raise UsageError(
             "invalid", f"device id {device_id!r}: 1 to 63 of A-Z a-z 0-9 _ . - and it starts with one of A-Z a-z 0-9"
         )
+    if is_reserved(device_id):
+        raise UsageError("invalid", f"{device_id!r} is the name of a part of the server")
     if session.get(Device, device_id) is not None:
         raise UsageError("conflict", f"device {device_id!r} is registered already")
     device = Device(
@@ -81,3 +84,9 @@ def change_device(
     detail = {"site": site, "labels": dict(labels) if labels is not None else None}
     audit.append(session, actor=actor, action="device.change", subject=f"device/{device.id}", now=now, detail=detail)
     return device
+
+
+def shut_out(session: Session) -> dict[str, str]:
+    """Every revoked device with its last certificate's serial: what the broker refuses."""
+    query = select(Device.id, Device.certificate_serial).where(Device.state == "revoked")
+    return {device_id: serial for device_id, serial in session.exec(query) if serial}

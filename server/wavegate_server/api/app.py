@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from wavegate_server.api import devices, enrol, models, system, tokens
+from wavegate_server.api import devices, enrol, models, rollouts, system, tokens
 from wavegate_server.api.context import Context
 from wavegate_server.api.problems import MEDIA_TYPE, Boundary, add_problem_handlers, problem_responses
 from wavegate_shared import __version__
@@ -42,7 +42,7 @@ def create_api(context: Context) -> FastAPI:
     for router in (system.router, enrol.router):
         app.include_router(router, prefix=PREFIX, responses=problem_responses(422))
     guarded = problem_responses(401, 403, 422)
-    for router in (devices.router, models.router, tokens.router):
+    for router in (devices.router, models.router, rollouts.router, tokens.router):
         app.include_router(router, prefix=PREFIX, responses=guarded)
     upload_limit = context.settings.upload_limit_mb << 20
     app.include_router(models.uploads, prefix=PREFIX, responses=guarded, max_body_size=upload_limit)

@@ -7,7 +7,7 @@ from sqlmodel import Session
 
 from wavegate_server.adapters import audit, enrolment, reads
 from wavegate_server.adapters.database import read, write
-from wavegate_server.adapters.device_register import change_device, create_device, get_device
+from wavegate_server.adapters.device_register import change_device, create_device, get_device, shut_out
 from wavegate_server.api.auth import DeviceWriter, Reader
 from wavegate_server.api.context import Context, Ctx
 from wavegate_server.api.device_views import (
@@ -178,9 +178,10 @@ def revoke(
             subject, detail = f"device/{device_id}", {"reason": reason}
             audit.append(session, actor=who.name, action="device.revoke", subject=subject, now=now, detail=detail)
         session.flush()
-        serials = enrolment.revoked_serials(session, now)
+        serials, gone = enrolment.revoked_serials(session, now), shut_out(session)
         view = _view(session, context, device_id)
     context.authority.crl(serials, now)  # after the commit: the table is the truth, the list is made from it
+    context.deny(gone)
     response.headers["ETag"] = etag(view.revision)
     return view
 

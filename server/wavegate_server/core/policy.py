@@ -21,9 +21,12 @@ MIN_BASELINE_BLOCKS = 8
 """Below this many baseline blocks a comparison counts as short: wider margin, or a person decides."""
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
-Whole = Annotated[int, msgspec.Meta(ge=0)]
-Margin = Annotated[float, msgspec.Meta(gt=0)]
+_MAX_S = 10 * 365 * 86400.0
+"""Ten years: an upper limit, so that no duration overflows a date (infinity is valid JSON to Python)."""
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=_MAX_S)]
+Delay = Annotated[float, msgspec.Meta(ge=0, le=_MAX_S)]
+Whole = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
+Margin = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 
 _MARGINS = {"accuracy": 0.005, "p99": 0.005, "errors": 0.005}
 
@@ -32,7 +35,7 @@ class WaveSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     """One wave: `count` more devices, or on up to `percent` of all of them (cumulative)."""
 
     name: str = ""
-    count: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    count: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] | None = None
     percent: Annotated[float, msgspec.Meta(gt=0, le=100)] | None = None
 
 
@@ -68,18 +71,18 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     )
     block_s: Seconds = 900.0
     baseline_blocks: Annotated[int, msgspec.Meta(ge=MIN_BASELINE_BLOCKS, le=1000)] = 96
-    soak_s: Annotated[float, msgspec.Meta(ge=0)] = 3600.0
-    min_blocks: Annotated[int, msgspec.Meta(ge=1)] = 4
-    lag_s: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    soak_s: Delay = 3600.0
+    min_blocks: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 4
+    lag_s: Delay | None = None
     margins: dict[str, Margin] = msgspec.field(default_factory=lambda: dict(_MARGINS))
     alpha: Annotated[float, msgspec.Meta(gt=0, le=0.2)] = 0.01
     few_canaries: Literal["human", "wide"] = "human"
-    wide_factor: Annotated[float, msgspec.Meta(ge=1)] = 10.0
+    wide_factor: Annotated[float, msgspec.Meta(ge=1, le=1e6)] = 10.0
     at_soak_end: Literal["promote", "hold"] = "promote"
     required_metrics: tuple[str, ...] = ("p99", "errors")
     deadline_s: Seconds = 3600.0
     rollback_deadline_s: Seconds = 3600.0
-    grace_s: Annotated[float, msgspec.Meta(ge=0)] = 60.0
+    grace_s: Delay = 60.0
     max_install_failures: Whole = 0
     max_failure_share: Share = 0.1
     max_in_flight: Whole = 0
