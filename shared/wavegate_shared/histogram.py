@@ -108,16 +108,13 @@ class Histogram:
         if not self._counts:
             return bytes(out)
         order = sorted(self._counts)
+        counts = list(map(self._counts.__getitem__, order))
         _put(out, order[0])
-        _put(out, self._counts[order[0]])
+        _put(out, counts[0])
         numbers = [0] * (2 * (len(order) - 1))
         numbers[0::2] = map(operator.sub, order[1:], order)
-        numbers[1::2] = map(self._counts.__getitem__, order[1:])
-        if max(numbers, default=0) < 0x80:  # the usual case: every number is one byte
-            out += bytes(numbers)
-        else:
-            for number in numbers:
-                _put(out, number)
+        numbers[1::2] = counts[1:]
+        out += _put_all(numbers)
         return bytes(out)
 
     @classmethod
@@ -152,6 +149,15 @@ class Histogram:
 
 def _value(bucket: int) -> float:
     return 2 * math.exp((bucket - _OFFSET) * _LOG_GAMMA) / (_GAMMA + 1)
+
+
+def _put_all(numbers: list[int]) -> bytes:
+    if max(numbers, default=0) < 0x80:  # every number is one byte, the usual case
+        return bytes(numbers)
+    out = bytearray()
+    for number in numbers:
+        _put(out, number)
+    return bytes(out)
 
 
 def _put(out: bytearray, number: int) -> None:
