@@ -6,15 +6,19 @@ Not here: the database (migrations), the broker's files, the first administrator
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy import Engine
+
 from wavegate_server.adapters.authority import Authority
+from wavegate_server.adapters.database import read
 from wavegate_server.adapters.director import Director
 from wavegate_server.adapters.durable import locked, make_directory
+from wavegate_server.adapters.enrolment import revoked_serials
 from wavegate_server.adapters.keystore import KeyStore
 from wavegate_server.adapters.tuf_repo import TufRepo
 from wavegate_server.config import Settings
 from wavegate_shared.errors import UsageError
 
-__all__ = ["Trust", "initialise", "open_trust"]
+__all__ = ["Trust", "initialise", "maintain", "open_trust"]
 
 _UNSPECIFIED = ("", "0.0.0.0", "::")  # noqa: S104 - addresses to listen on, not names anyone connects to
 
@@ -59,6 +63,26 @@ def open_trust(settings: Settings) -> Trust:
     if not repository.store.ready or not authority.ready:
         raise UsageError("setup", f"{settings.data_dir} is not set up; run `wavegate serve` or `wavegate keys init`")
     return Trust(keystore, repository, Director.from_keys(keystore), authority)
+
+
+def maintain(trust: Trust, engine: Engine, now: datetime) -> list[str]:
+    """Sign what is due: timestamp and snapshot (6-hourly), revocation list (daily). `serve` calls it every few minutes.
+
+    Returns:
+        What was signed, for the log; mostly nothing.
+
+    Raises:
+        UsageError: `key_missing`: then devices stop taking updates when the timestamp ends, at most two days later.
+    """
+    signed = []
+    if trust.tuf_repo.resign_online(now):
+        signed.append("timestamp")
+    if trust.authority.crl_due(now):
+        with read(engine) as session:
+            serials = revoked_serials(session, now)
+        trust.authority.crl(serials, now)
+        signed.append("crl")
+    return signed
 
 
 def _names(settings: Settings) -> list[str]:

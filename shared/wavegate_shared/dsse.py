@@ -15,6 +15,7 @@ from securesystemslib.exceptions import Error as SslibError
 from securesystemslib.exceptions import FormatError
 from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
 
+from wavegate_shared.decoding import MALFORMED
 from wavegate_shared.errors import TrustError, UsageError
 
 __all__ = [
@@ -50,7 +51,7 @@ def open_signed(data: bytes, kind: type[T], payload_type: str, keys: Sequence[Ke
         raise TrustError("message_malformed", f"envelope of {len(data)} bytes, at most {_MAX_BYTES}")
     try:
         envelope = Envelope.from_dict(msgspec.json.decode(data))
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError, FormatError) as error:
+    except (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError, AttributeError, FormatError) as error:
         raise TrustError("message_malformed", f"not a DSSE envelope: {error}") from error
     if envelope.payload_type != payload_type:
         raise TrustError("message_malformed", f"payload type {envelope.payload_type!r}, expected {payload_type!r}")
@@ -62,7 +63,7 @@ def open_signed(data: bytes, kind: type[T], payload_type: str, keys: Sequence[Ke
         raise TrustError("signature_invalid", f"no trusted key signed this {payload_type}") from error
     try:
         return msgspec.json.decode(envelope.payload, type=kind)
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise TrustError("message_malformed", f"signed, but not the schema: {error}") from error
 
 

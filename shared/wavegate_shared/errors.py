@@ -49,7 +49,9 @@ CODES: dict[str, Code] = {
     "assignment_expired": Code("TrustError", False, "the assignment's time is over"),
     "clock_untrusted": Code("TrustError", True, "no trusted time, so nothing that expires can be accepted"),
     "metadata_invalid": Code("TrustError", False, "the update metadata did not verify"),
-    "metadata_stale": Code("TrustError", True, "the update metadata has expired, or is older than the assignment asks for"),
+    "metadata_stale": Code(
+        "TrustError", True, "the update metadata has expired, or is older than the assignment asks for"
+    ),
     "version_not_listed": Code("TrustError", False, "the signed release list does not hold this version"),
     "version_revoked": Code("TrustError", False, "this version was revoked"),
     "version_older": Code("TrustError", False, "older than the active version, and no rollback was signed"),
@@ -88,7 +90,9 @@ CODES: dict[str, Code] = {
     "unauthenticated": Code("UsageError", False, "no valid token or session came with the request"),
     "forbidden": Code("UsageError", False, "this token or certificate may not do that"),
     "precondition_failed": Code("UsageError", True, "it changed since it was read; read it again"),
-    "precondition_required": Code("UsageError", True, "this change needs an If-Match header with the ETag that was read"),
+    "precondition_required": Code(
+        "UsageError", True, "this change needs an If-Match header with the ETag that was read"
+    ),
     "method_not_allowed": Code("UsageError", False, "this address does not take that method"),
     "too_large": Code("UsageError", False, "the request is larger than this server accepts"),
     "internal": Code("UsageError", True, "the server failed; its log says why"),

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 
 from wavegate_shared.chunks import CHUNK_BYTES, Chunk
+from wavegate_shared.decoding import MALFORMED
 from wavegate_shared.errors import TrustError
 from wavegate_shared.metrics import Metric
 
@@ -163,7 +164,7 @@ def decode_manifest(data: bytes) -> Manifest:
     """
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise TrustError("manifest_invalid", str(error)) from error
     problem = _problem(manifest)
     if problem:

@@ -14,6 +14,7 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
+from wavegate_shared.decoding import MALFORMED
 from wavegate_shared.errors import TrustError
 from wavegate_shared.states import DeviceState, Outcome
 
@@ -267,7 +268,7 @@ def decode_up(data: bytes) -> Up:
     """Read a device's message. Raises TrustError `message_malformed`."""
     try:
         return _UP.decode(_body(data))
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise TrustError("message_malformed", str(error)) from error
 
 
@@ -275,7 +276,7 @@ def decode_down(data: bytes) -> Down:
     """Read a server's message. Raises TrustError `message_malformed`."""
     try:
         return _DOWN.decode(_body(data))
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise TrustError("message_malformed", str(error)) from error
 
 

@@ -31,6 +31,7 @@ from tuf.api.exceptions import (
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
+from wavegate_agent.adapters.durable import sync_directory, write_durably
 from wavegate_agent.core.verify import TargetInfo
 from wavegate_shared.dsse import Key, key_from_dict
 from wavegate_shared.errors import DeviceError, TransferError, TrustError
@@ -80,8 +81,6 @@ class ImageRepository:
         self._updater: _DurableUpdater | None = None
         with _as_wavegate():
             _make_directory(directory / "root_history")
-            for stale in directory.glob("*.tmp"):
-                stale.unlink(missing_ok=True)
             stored = self._new_updater().stored_targets()
         self._system = _system(stored) if stored is not None else _System()
 
@@ -244,13 +243,7 @@ class _DurableUpdater(Updater):
         with suppress(OSError):
             if place.read_bytes() == data:
                 return
-        temporary = Path(self._dir, f"{place.name}.tmp")
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(place)
-        _sync_directory(place.parent)
+        write_durably(place, data)
 
     def _update_root_symlink(self) -> None:
         link = Path(self._dir, "root.json")
@@ -261,7 +254,7 @@ class _DurableUpdater(Updater):
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(current)
         temporary.replace(link)
-        _sync_directory(link.parent)
+        sync_directory(link.parent)
 
 
 @contextmanager
@@ -303,12 +296,4 @@ def _make_directory(path: Path) -> None:
     if path.is_dir():
         return
     path.mkdir(parents=True, mode=0o700)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_directory(path.parent)

@@ -173,21 +173,32 @@ class Authority:
         return files
 
     def crl(self, revoked: Iterable[str], now: datetime) -> bytes:
-        """Sign and store (`crl_path`) the revocation list of these serials (hex); PEM. Sign it daily."""
+        """Sign and store (`crl_path`) the revocation list; PEM. Sign it daily.
+
+        A revocation is never taken back: what the present list names stays named until its certificate must have expired,
+        so callers that know of different revocations do not undo each other's.
+
+        Args:
+            revoked: serials (hex) to name.
+            now: start of the list's 30 days.
+        """
         ca, key = self._ca()
-        builder = (
-            x509.CertificateRevocationListBuilder()
-            .issuer_name(ca.subject)
-            .last_update(now - _BACKDATE)
-            .next_update(now + timedelta(days=CRL_DAYS))
-            .add_extension(x509.CRLNumber(int(now.timestamp())), critical=False)
-            .add_extension(_issuer_id(ca), critical=False)
-        )
-        for serial in sorted(set(revoked)):
-            entry = x509.RevokedCertificateBuilder().serial_number(int(serial, 16)).revocation_date(now)
-            builder = builder.add_revoked_certificate(entry.build())
-        data = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
-        write_durable(self.crl_path, data)
+        with locked(self._directory / ".lock"):
+            dates = self._listed(now)
+            dates.update({int(serial, 16): now for serial in revoked if int(serial, 16) not in dates})
+            builder = (
+                x509.CertificateRevocationListBuilder()
+                .issuer_name(ca.subject)
+                .last_update(now - _BACKDATE)
+                .next_update(now + timedelta(days=CRL_DAYS))
+                .add_extension(x509.CRLNumber(int(now.timestamp())), critical=False)
+                .add_extension(_issuer_id(ca), critical=False)
+            )
+            for serial, since in sorted(dates.items()):
+                entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(since)
+                builder = builder.add_revoked_certificate(entry.build())
+            data = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+            write_durable(self.crl_path, data)
         return data
 
     @property
@@ -219,6 +230,17 @@ class Authority:
     def key_files(self) -> list[Path]:
         """Private keys below the directory, for a check of their rights."""
         return sorted(self._directory.glob("*.key"))
+
+    def _listed(self, now: datetime) -> dict[int, datetime]:
+        """Serial -> since when, of the present list, as far as the certificates can still be valid."""
+        oldest = now - timedelta(days=DEVICE_DAYS + 1)
+        try:
+            present = x509.load_pem_x509_crl(self.crl_path.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return {
+            entry.serial_number: entry.revocation_date_utc for entry in present if entry.revocation_date_utc > oldest
+        }
 
     def _files(self, name: str) -> ServiceFiles:
         base = self._directory
