@@ -119,6 +119,8 @@ class RunningBroker:
         restarts. An external broker reads what `wavegate broker config` writes, when its operator reloads it.
         """
         with self._lock:
+            if revoked == self._revoked:
+                return
             self._revoked = dict(revoked)
             _replace(self._revoked_file, json.dumps(self._revoked, sort_keys=True))
         if self.kind == "mosquitto":

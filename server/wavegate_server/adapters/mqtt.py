@@ -190,9 +190,9 @@ class Downlink(_Link):
             TransferError: `not_connected` when it did not succeed within `timeout_s`.
         """
         deadline = time.monotonic() + timeout_s
-        while (left := deadline - time.monotonic()) > 0:
-            if not self._connected.wait(left):
-                break
+        while (left := deadline - time.monotonic()) > 0 and not self._closing:
+            if not self._connected.wait(min(left, RETRY_S)):
+                continue
             info = self._client.publish(topic, payload, qos)
             if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS and self._delivered(info, deadline):
                 return
