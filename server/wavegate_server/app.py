@@ -1,0 +1,218 @@
+"""The server put together: one process that is API, dashboard, rollout engine, ingest, delivery, and the broker's parent.
+
+Order of start: data directory and keys, database, broker, MQTT clients, ingest and engine, then HTTPS. The end is the reverse,
+and every part may also simply be killed: nothing that was acknowledged lives in memory only.
+"""
+
+import json
+import logging
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+import uvicorn
+from sqlalchemy import Engine as Database
+from sqlmodel import Session
+
+from wavegate_server import setup
+from wavegate_server.adapters import clock, tokens
+from wavegate_server.adapters.artifact_index import ArtifactIndex
+from wavegate_server.adapters.broker_process import RunningBroker, start_broker
+from wavegate_server.adapters.database import open_engine, write
+from wavegate_server.adapters.fleet_store import FleetStore, Verified
+from wavegate_server.adapters.mqtt import Downlink
+from wavegate_server.adapters.objects import Objects
+from wavegate_server.api import create_api
+from wavegate_server.api.context import Context
+from wavegate_server.config import Settings
+from wavegate_server.delivery import Delivery
+from wavegate_server.engine import Engine
+from wavegate_server.ingest import Ingest
+from wavegate_server.migrations import upgrade
+from wavegate_server.web import create_web
+from wavegate_shared.errors import UsageError
+from wavegate_shared.wire import Hello, Report, SignedReport, StateEvent
+
+__all__ = ["READY_FILE", "Address", "run_server"]
+
+READY_FILE = "serve.json"
+"""Written below the data directory (mode 0600) once the server answers; removed when it ends."""
+_CONNECT_TIMEOUT_S = 30.0
+_SHUTDOWN_S = 3
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the running server is. `login_url` signs one browser in, once."""
+
+    url: str
+    login_url: str
+    broker: str
+    broker_port: int
+
+
+def run_server(settings: Settings, *, ready: Callable[[Address], None]) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises:
+        UsageError: `setup` or `key_missing`, with what to do.
+    """
+    now = clock.now()
+    setup.initialise(settings, now)
+    database = open_engine(settings.db_url)
+    upgrade(database)
+    with ExitStack() as stack:
+        stack.callback(database.dispose)
+        listener = stack.enter_context(_bind(settings))
+        trust = setup.open_trust(settings)
+        broker = start_broker(settings, trust.authority)
+        stack.callback(broker.stop)
+        settings = settings.model_copy(update={"port": listener.getsockname()[1], "broker_port": broker.port})
+        context = _context(settings, database, trust, broker)
+        tokens.ensure_admin_token(database, settings, now)
+        _start_loops(stack, context, trust, broker)
+        address = _address(context, broker)
+        ready_file = settings.data_dir / READY_FILE
+        stack.callback(ready_file.unlink, missing_ok=True)
+        _serve(context, listener, lambda: _announce(ready_file, address, ready))
+
+
+def _bind(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        where = f"{settings.host}:{settings.port}"
+        raise UsageError("setup", f"cannot listen on {where}: {error.strerror}; set WAVEGATE_PORT") from error
+    return listener
+
+
+def _context(settings: Settings, database: Database, trust: setup.Trust, broker: RunningBroker) -> Context:
+    return Context(
+        settings=settings,
+        engine=database,
+        objects=Objects(settings.objects_dir),
+        tuf_repo=trust.tuf_repo,
+        director=trust.director,
+        authority=trust.authority,
+        keystore=trust.keystore,
+        clock=clock.now,
+        checks={"broker": lambda: "" if broker.kind == "external" or broker.pid else "the broker is not running"},
+    )
+
+
+def _start_loops(stack: ExitStack, context: Context, trust: setup.Trust, broker: RunningBroker) -> None:
+    settings, database = context.settings, context.engine
+    downlink = Downlink(broker.access("publisher"))
+    downlink.start()
+    stack.callback(downlink.close)
+    lookup = ArtifactIndex(database)
+    delivery = Delivery(
+        context.objects, trust.tuf_repo, trust.director, downlink.publish, lookup, settings.topics, now=context.clock
+    )
+    engine = Engine(
+        database,
+        trust.director,
+        trust.tuf_repo,
+        downlink,
+        settings,
+        hooks=(lambda now: setup.maintain(trust, database, now),),
+    )
+    handlers = _Handlers(FleetStore(settings.topics), engine.wake)
+    ingest = Ingest(database, settings, downlink, handlers, delivery, on_revoked=broker.deny)
+    ingest.start(broker.access("ingest-0"), persistent=broker.keeps_sessions)
+    stack.callback(ingest.close)
+    engine.start()
+    stack.callback(engine.stop)
+    if not ingest.wait_connected(_CONNECT_TIMEOUT_S):
+        raise UsageError("setup", f"the {broker.kind} broker at {broker.host}:{broker.port} does not let the server in")
+
+
+class _Handlers:
+    """Hands verified device messages to the fleet's books, and wakes the sender for what they answer."""
+
+    def __init__(self, store: FleetStore, wake: Callable[[], None]) -> None:
+        self._store = store
+        self._wake = wake
+
+    def apply(
+        self, session: Session, device_id: str, message: Hello | StateEvent | SignedReport, now: datetime
+    ) -> None:
+        """Write one message; ingest has checked a report's signature before."""
+        if isinstance(message, SignedReport):
+            self._store.apply_up(session, device_id, _verified(message), now)
+        else:
+            self._store.apply_up(session, device_id, message, now)
+        threading.Timer(0.05, self._wake).start() if isinstance(message, Hello) else None
+
+
+class _Envelope(msgspec.Struct):
+    payload: bytes
+
+
+def _verified(message: SignedReport) -> Verified:
+    envelope = bytes(message.envelope)
+    payload = msgspec.json.decode(envelope, type=_Envelope).payload
+    return Verified(msgspec.json.decode(payload, type=Report), envelope)
+
+
+def _address(context: Context, broker: RunningBroker) -> Address:
+    settings = context.settings
+    url = f"https://{settings.public_name}:{settings.port}"
+    admin = settings.admin_token_file.read_text(encoding="utf-8").strip()
+    with write(context.engine) as session:
+        principal = tokens.check_token(session, admin, context.clock())
+        key = tokens.create_login_key(session, principal, context.clock()) if principal else ""
+    return Address(url, f"{url}/login?key={key}", broker.kind, broker.port)
+
+
+def _serve(context: Context, listener: socket.socket, started: Callable[[], None]) -> None:
+    app = create_api(context)
+    app.include_router(create_web(context))
+    files = context.authority.service("server")
+    config = uvicorn.Config(
+        app,
+        ssl_certfile=str(files.certificate),
+        ssl_keyfile=str(files.key),
+        ssl_version=ssl.PROTOCOL_TLS_SERVER,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=_SHUTDOWN_S,
+        server_header=False,
+    )
+    _Https(config, started).run(sockets=[listener])
+
+
+class _Https(uvicorn.Server):
+    """Uvicorn, which says when it answers."""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._tell = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.should_exit:
+            self._tell()
+
+
+def _announce(ready_file: Path, address: Address, ready: Callable[[Address], None]) -> None:
+    fresh = ready_file.with_suffix(".tmp")
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump({"pid": os.getpid(), **{name: getattr(address, name) for name in Address.__slots__}}, file)
+    fresh.replace(ready_file)
+    _LOG.info("serve.ready url=%s broker=%s broker_port=%d", address.url, address.broker, address.broker_port)
+    ready(address)

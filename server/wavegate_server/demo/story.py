@@ -1,0 +1,210 @@
+"""The demo's five acts: v1 to all, v2 compressed and promoted, v3 refused, v4 caught by the gate, and the reckoning."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from wavegate_server.adapters.bundles import open_bundle
+from wavegate_server.demo.bad_versions import refused_bundle, treacherous_bundle
+from wavegate_server.demo.fleet import DEVICES, DemoDevice, Fleet, Say
+from wavegate_server.demo.promises import DeviceFacts, Facts
+from wavegate_server.demo.traffic import DeviceStats
+from wavegate_shared.errors import UsageError
+from wavegate_shared.manifest import Comparison
+
+__all__ = ["Act", "Story", "collect"]
+
+MODEL = "address-match"
+BLOCK_S, BASELINE_BLOCKS, SOAK_S = 1.0, 12, 10.0
+BUDGET = "size=-70%,drop=2pt,speed=1.1x"
+_ENDED = ("completed", "rolled_back", "cancelled")
+_ROLLOUT_TIMEOUT_S = 180.0
+_POLL_S = 0.4
+_SETTINGS = (
+    ("--block", f"{BLOCK_S:g}s"),
+    ("--baseline", str(BASELINE_BLOCKS)),
+    ("--soak", f"{SOAK_S:g}s"),
+    ("--few-canaries", "wide"),
+    ("--margin", "accuracy=1pt"),
+    ("--margin", "p99=1pt"),
+    ("--probation", "3s"),
+    ("--probation-requests", "15"),
+    ("--deadline", "60s"),
+)
+"""What the demo shortens: a fleet uses 15-minute blocks, a day of baseline, an hour of soak."""
+
+
+@dataclass
+class Act:
+    """One rollout of the story: its id by version, once it was created."""
+
+    rollouts: dict[int, str] = field(default_factory=dict)
+
+
+class Story:
+    """Runs the acts on a fleet that is up.
+
+    Args:
+        fleet: server and devices.
+        bundle: the original's bundle.
+        directory: where v2, v3 and v4 are written.
+        say: gets each line of the live log.
+        policy: JSON policy file for what no option says.
+    """
+
+    def __init__(self, fleet: Fleet, *, bundle: Path, directory: Path, say: Say) -> None:
+        self._fleet = fleet
+        self._bundle = bundle
+        self._directory = directory
+        self._say = say
+        self.act = Act()
+        self.comparison: list[Comparison] = []
+
+    def v1_to_all(self) -> None:
+        """The original, to every device at once: nothing ran before, so there is nothing to compare with."""
+        self._say(f"v1: the original, from {self._bundle.name}")
+        self._take(self._bundle, 1)
+        self._roll_out(1, "--waves", "all=100%", "--soak", "0s")
+
+    def v2_promoted(self) -> None:
+        """v1 compressed on the spot within a budget, then through the gate: one canary, then the rest."""
+        self._say(f"v2: compressing v1 within the budget {BUDGET}")
+        out = self._directory / "v2"
+        answer = self._fleet.wavegate(
+            "compress", str(self._bundle), "--budget", BUDGET, "--out", str(out), accept=(0, 3)
+        )
+        if answer["chosen"] is None:
+            raise UsageError("budget_not_met", "no candidate met the demo's budget: " + _reasons(answer))
+        self.comparison = msgspec.convert(answer["comparison"], list[Comparison])
+        self._take(out, 2)
+        self._roll_out(2, "--waves", "canary=1,rest")
+
+    def v3_refused(self) -> None:
+        """A version whose golden set fails on the device; the server was told not to look."""
+        self._say("v3: a bad version, registered unchecked; its golden set fails on the device")
+        with open_bundle(self._directory / "v2") as good:
+            refused_bundle(good, self._directory / "v3")
+        self._take(self._directory / "v3", 3, "--unchecked")
+        self._roll_out(3, "--waves", "canary=1,rest")
+
+    def v4_rolled_back(self) -> None:
+        """A version that only live traffic can find out: the gate must take it back."""
+        kind = yaml.safe_load((self._bundle.parent / "traffic.yaml").read_text(encoding="utf-8"))["kind_token"]
+        self._say(f"v4: a bad version that passes every check, but is wrong and slow on addresses with '{kind}'")
+        with open_bundle(self._directory / "v2") as good:
+            vocab = good.path("vocab.txt").read_text(encoding="utf-8").splitlines()
+            treacherous_bundle(good, self._directory / "v4", token_id=vocab.index(kind))
+        self._take(self._directory / "v4", 4)
+        self._roll_out(4, "--waves", "canary=1,rest")
+
+    def _take(self, bundle: Path, number: int, *options: str) -> None:
+        taken = self._fleet.wavegate("model", "import", str(bundle), *options)
+        version = int(taken.get("version") or taken.get("number") or 0)
+        if version != number:
+            raise UsageError("conflict", f"{bundle.name} became version {version}, the demo wants {number}")
+        self._fleet.wavegate("model", "publish", MODEL, str(number))
+        self._say(f"v{number} imported, signed, published")
+
+    def _roll_out(self, number: int, *options: str) -> None:
+        settings = [text for pair in _SETTINGS if pair[0] not in options for text in pair]
+        created = self._fleet.wavegate("rollout", "create", MODEL, str(number), "--devices", "all", *settings, *options)
+        self.act.rollouts[number] = created["id"]
+        self._follow(created["id"], number)
+
+    def _follow(self, rollout: str, number: int) -> None:
+        """Say what changes until the rollout ends."""
+        deadline, said = time.monotonic() + _ROLLOUT_TIMEOUT_S, set[str]()
+        while time.monotonic() < deadline:
+            self._fleet.check()
+            view = self._fleet.rollout(rollout)
+            for line in _lines(view, number):
+                if line not in said:
+                    said.add(line)
+                    self._say(line)
+            if view["state"] in _ENDED:
+                return
+            time.sleep(_POLL_S)
+        raise UsageError(
+            "setup", f"the rollout of v{number} did not end within {_ROLLOUT_TIMEOUT_S:.0f} s: {view['reason']}"
+        )
+
+
+def _lines(view: dict[str, Any], number: int) -> list[str]:
+    lines = []
+    for wave in view["wave_list"]:
+        if wave["state"] != "pending":
+            lines.append(
+                f"v{number} wave {wave['name'] or wave['number'] + 1}: {wave['state']} ({wave['size']} devices)"
+            )
+    lines += [f"v{number} gate: {gate['sentence']}" for gate in reversed(view["gates"]) if gate["final"]]
+    if view["state"] in _ENDED:
+        lines.append(f"v{number} {view['state']}: {view['reason']}")
+    return lines
+
+
+def _reasons(answer: dict[str, Any]) -> str:
+    return "; ".join(f"{candidate['recipe']}: {candidate['reason']}" for candidate in answer["candidates"])
+
+
+def collect(fleet: Fleet, act: Act, devices: Sequence[DemoDevice] = DEVICES) -> Facts:
+    """Everything the promises are judged from: counts of the traffic generator, rollouts and reports of the API."""
+    views = {number: fleet.rollout(name) for number, name in act.rollouts.items()}
+    traffic = fleet.traffic()
+    facts = [_device_facts(fleet, device, views, traffic.get(device.id, DeviceStats())) for device in devices]
+    return Facts(
+        devices=facts,
+        rollouts={str(number): str(view["state"]) for number, view in views.items()},
+        rollback_s=_rollback_s(views.get(4)),
+        reason_v3=views[3]["reason"] if 3 in views else "",
+        reason_v4=views[4]["reason"] if 4 in views else "",
+    )
+
+
+def _device_facts(
+    fleet: Fleet, device: DemoDevice, views: dict[int, dict[str, Any]], stats: DeviceStats
+) -> DeviceFacts:
+    reports = fleet.reports(device.id)
+    newest = 0
+    rollback_bytes = 0
+    for report in reports:
+        rollback_bytes += report["bytes_fetched"] if report["version"] < newest else 0
+        newest = max(newest, report["version"])
+    return DeviceFacts(
+        id=device.id,
+        hardware_class=device.hardware_class,
+        site=device.site,
+        versions=[int(version) for version in stats.history],
+        served=stats.served,
+        dropped=stats.dropped,
+        bytes_fetched=sum(report["bytes_fetched"] for report in reports),
+        outcomes=[_outcome(report) for report in reports],
+        rollback_bytes=rollback_bytes,
+        offered=[number for number, view in views.items() if device.id in _offered(view)],
+    )
+
+
+def _outcome(report: dict[str, Any]) -> str:
+    code = f":{report['code']}" if report["code"] else ""
+    return f"{report['version']}:{report['outcome']}{code}"
+
+
+def _offered(view: dict[str, Any]) -> set[str]:
+    members = [member for wave in view["wave_list"] for member in wave["devices"]]
+    return {member["device"] for member in members if member["published_at"]}
+
+
+def _rollback_s(view: dict[str, Any] | None) -> float | None:
+    """From the swap to the bad version until the device was proven back on the good one."""
+    members = [m for wave in (view or {}).get("wave_list", []) for m in wave["devices"] if m["swapped_at"]]
+    spans = [_seconds(m["swapped_at"], m["finished_at"]) for m in members if m["finished_at"]]
+    return max(spans, default=None)
+
+
+def _seconds(start: str, end: str) -> float:
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
