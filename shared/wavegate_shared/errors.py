@@ -79,6 +79,7 @@ CODES: dict[str, Code] = {
     "probation_failed": Code("DeviceError", False, "the new version misbehaved on live requests"),
     "budget_spent": Code("DeviceError", False, "too many state changes for one assignment"),
     "superseded": Code("DeviceError", False, "a newer assignment took its place"),
+    "agent_failed": Code("DeviceError", True, "the agent itself failed at this step; its log says how"),
     "broken": Code("DeviceError", False, "no version on this device can serve"),
     "inference_failed": Code("DeviceError", False, "the model failed on this request"),
     "not_ready": Code("DeviceError", True, "no version serves yet, or too many requests wait"),
