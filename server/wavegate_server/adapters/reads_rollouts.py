@@ -100,6 +100,7 @@ class WaveRow:
     started_at: datetime | None
     soak_started_at: datetime | None
     finished_at: datetime | None
+    approved_by: str = ""
     devices: tuple[RolloutDeviceRow, ...] = ()
 
 
@@ -245,6 +246,7 @@ def _wave_row(row: Any, devices: tuple[RolloutDeviceRow, ...]) -> WaveRow:
         started_at=row.started_at,
         soak_started_at=row.soak_started_at,
         finished_at=row.finished_at,
+        approved_by=row.approved_by,
         devices=devices,
     )
 

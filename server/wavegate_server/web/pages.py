@@ -1,0 +1,91 @@
+"""The pages that only read: fleet, device, models, rollouts."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from wavegate_server.adapters import reads
+from wavegate_server.web.actions import offers
+from wavegate_server.web.desk import Desk
+from wavegate_server.web.evidence import gate_view
+from wavegate_server.web.filters import fleet_view
+
+__all__ = ["add_pages"]
+
+_DEFAULT_RANGE = "1h"
+_ROWS = 50
+
+
+def add_pages(router: APIRouter, desk: Desk) -> None:
+    """Add them to the router."""
+
+    @router.get("/fleet")
+    def fleet(request: Request) -> Response:
+        viewer = desk.viewer(request)
+        view = fleet_view(request.query_params)
+        with desk.session() as session:
+            now = desk.now()
+            data: dict[str, Any] = {
+                "view": view,
+                "summary": reads.fleet_summary(session, now),
+                "devices": reads.device_rows(session, now, view.chosen, cursor=view.cursor, limit=_ROWS),
+                "rollouts": reads.rollout_rows(session, open_only=True, limit=5).items,
+                "metrics": reads.model_metrics(session),
+                "revision": reads.revision(session),
+            }
+        answer = desk.renderer.page(request, "fleet.html", viewer, **data)
+        answer.headers["hx-replace-url"] = view.here()
+        return answer
+
+    @router.get("/devices/{device_id}")
+    def device(request: Request, device_id: str) -> Response:
+        viewer = desk.viewer(request)
+        chosen = request.query_params.get("range", _DEFAULT_RANGE)
+        with desk.session() as session:
+            data: dict[str, Any] = {
+                "device": reads.device_detail(session, desk.now(), device_id),
+                "events": reads.device_events(
+                    session, device_id, cursor=request.query_params.get("events"), limit=_ROWS // 2
+                ),
+                "older": bool(request.query_params.get("events")),
+                "history": reads.device_history(session, device_id),
+                "why": reads.device_why(session, device_id),
+                "metrics": reads.model_metrics(session),
+                "ranges": tuple(reads.RANGES),
+                "range": chosen if chosen in reads.RANGES else _DEFAULT_RANGE,
+                "revision": reads.revision(session),
+            }
+        return desk.renderer.page(request, "device.html", viewer, **data)
+
+    @router.get("/models")
+    def models(request: Request) -> Response:
+        viewer = desk.viewer(request)
+        with desk.session() as session:
+            page = reads.model_rows(session, cursor=request.query_params.get("cursor"))
+            revision = reads.revision(session)
+        return desk.renderer.page(request, "models.html", viewer, models=page, revision=revision)
+
+    @router.get("/models/{name}")
+    def model(request: Request, name: str) -> Response:
+        viewer = desk.viewer(request)
+        with desk.session() as session:
+            detail, revision = reads.model_detail(session, name), reads.revision(session)
+        return desk.renderer.page(request, "model.html", viewer, model=detail, revision=revision)
+
+    @router.get("/rollouts")
+    def rollouts(request: Request) -> Response:
+        viewer = desk.viewer(request)
+        with desk.session() as session:
+            page = reads.rollout_rows(session, cursor=request.query_params.get("cursor"))
+            revision = reads.revision(session)
+        return desk.renderer.page(request, "rollouts.html", viewer, rollouts=page, revision=revision)
+
+    @router.get("/rollouts/{rollout_id}")
+    def rollout(request: Request, rollout_id: str) -> Response:
+        viewer = desk.viewer(request)
+        with desk.session() as session:
+            detail, revision = reads.rollout_detail(session, rollout_id), reads.revision(session)
+        views = {gate.id: gate_view(gate.evidence) for gate in detail.gates}
+        return desk.renderer.page(
+            request, "rollout.html", viewer, rollout=detail, views=views, actions=offers(detail), revision=revision
+        )

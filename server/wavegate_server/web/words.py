@@ -1,0 +1,136 @@
+"""Sentences and tables that templates show but do not compute. Pure: everything comes in, text goes out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wavegate_server.adapters.reads import VersionRow, VersionShare, WhyStep
+from wavegate_server.web import formats
+from wavegate_server.web.i18n import Translate
+from wavegate_shared.manifest import Comparison
+from wavegate_shared.metrics import Direction
+from wavegate_shared.states import AssignmentState
+
+__all__ = ["ComparisonRow", "Words", "difference", "in_order", "policy_text", "version_counts"]
+
+_ORDER = (
+    AssignmentState.PROVEN,
+    AssignmentState.SWAPPED,
+    AssignmentState.ACCEPTED,
+    AssignmentState.PUBLISHED,
+    AssignmentState.SCHEDULED,
+    AssignmentState.DEFERRED,
+    AssignmentState.SKIPPED,
+    AssignmentState.ROLLED_BACK,
+    AssignmentState.TIMED_OUT,
+    AssignmentState.FAILED,
+)
+_TRANSLATED = {"state": "rollout", "verdict": "verdict", "code": "code"}
+_COMPARISON = {
+    "size": "compare.size",
+    "latency p50": "compare.latency",
+    "latency p95": "compare.latency95",
+    "peak memory": "compare.memory",
+    "CPU time per inference": "compare.cpu",
+}
+_SAME = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonRow:
+    """One row of the before/after table. `tone`: good, bad or empty; `share`: after in per cent of before, at most 100."""
+
+    label: str
+    before: str
+    after: str
+    change: str
+    tone: str
+    share: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The computed texts of one language."""
+
+    t: Translate
+
+    def label(self, kind: str, value: str) -> str:
+        """The name of a state, code or the like; one that no catalogue knows shows as it is."""
+        try:
+            return self.t(f"{kind}.{value}")
+        except KeyError:
+            return value.replace("_", " ")
+
+    def why(self, step: WhyStep) -> str:
+        """A step of the chain of reasons."""
+        places = {name: self._place(name, value) for name, value in step.values.items()}
+        key = f"why.{step.code}"
+        if step.code in ("refused", "reverted", "deferred", "broken") and not step.values.get("detail"):
+            key += "_short"
+        return self.t(key, **places)
+
+    def wave_name(self, name: str) -> str:
+        """A wave's name; those that Wavegate gives are translated, an operator's own are not."""
+        return self.t(f"wave.name.{name}") if name in ("canary", "rest") else name
+
+    def comparison(self, version: VersionRow) -> list[ComparisonRow]:
+        """The before/after table of a version."""
+        return [self._row(row, version) for row in version.comparison]
+
+    def _row(self, row: Comparison, version: VersionRow) -> ComparisonRow:
+        up = row.name == version.metric.name and version.metric.direction is Direction.UP
+        label = self.t(_COMPARISON[row.name]) if row.name in _COMPARISON else self.label("metric", row.name)
+        before, after = _amount(row.before, row.unit), _amount(row.after, row.unit)
+        if row.before is None or row.after is None:
+            return ComparisonRow(label, before, after, formats.NONE, "", None)
+        if row.unit == "share":
+            change, relative = formats.points(row.after - row.before), row.after - row.before
+        else:
+            relative = (row.after - row.before) / row.before if row.before else 0.0
+            change = f"{'+' if relative >= 0 else '−'}{abs(100 * relative):.1f} %"
+        better = relative > 0 if up else relative < 0
+        tone = "" if abs(relative) < _SAME else "good" if better else "bad"
+        share = round(min(100.0, 100 * row.after / row.before), 1) if row.before else None
+        return ComparisonRow(label, before, after, change, tone, share)
+
+    def _place(self, name: str, value: str) -> str:
+        kind = _TRANSLATED.get(name)
+        return self.label(kind, value) if kind and value else value
+
+
+def in_order(devices: Mapping[str, int]) -> dict[str, int]:
+    """Counts by assignment state, in the order in which a device goes through them."""
+    return {state.value: devices[state.value] for state in _ORDER if devices.get(state.value)}
+
+
+def version_counts(shares: Sequence[VersionShare]) -> dict[str, int]:
+    """Devices by version, for the stacked bar."""
+    return {f"{share.model} v{share.version}": share.devices for share in shares}
+
+
+def difference(value: float | None, unit: str, *, sign: bool = True) -> str:
+    """A loss or margin: percentage points for shares, else the unit; positive is worse."""
+    if value is None:
+        return formats.NONE
+    if unit == "share":
+        text = formats.points(value)
+        return text if sign else text.lstrip("+−")
+    text = formats.signed(value) if sign else formats.number(abs(value))
+    return f"{text} {unit}"
+
+
+def policy_text(value: Any) -> str:
+    """A policy's value on one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {policy_text(part)}" for name, part in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(policy_text(part) for part in value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _amount(value: float | None, unit: str) -> str:
+    if value is None:
+        return formats.NONE
+    return formats.percent(value, 2) if unit == "share" else f"{formats.number(value)} {unit}"
