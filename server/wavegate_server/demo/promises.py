@@ -84,7 +84,11 @@ def _v3_refused(facts: Facts) -> Promise:
 def _v4_rolled_back(facts: Facts) -> Promise:
     """One canary served v4, the server took it back to v2 without a download, and no other device had it."""
     served = [d for d in facts.devices if 4 in d.versions]
-    back = [d for d in served if d.versions[-1] == 2 and d.rollback_bytes == 0 and "4:reverted" not in d.outcomes]
+    back = [
+        d
+        for d in served
+        if d.versions[-1] == 2 and d.rollback_bytes == 0 and not any(o.startswith("4:reverted") for o in d.outcomes)
+    ]
     held = facts.rollouts.get("4") == "rolled_back" and len(served) == 1 == len(back)
     return Promise("v4_rolled_back", held, facts.rollback_s)
 
