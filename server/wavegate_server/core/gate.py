@@ -35,6 +35,8 @@ FEW = 5
 _FEW_MIN_BLOCKS = 3
 _NO_CONTROL_FACTOR = 2.0
 """Without untouched devices, what happens to the whole fleet looks like the version's doing: half as sensitive."""
+_FLOOR_SHARE = 0.5
+"""Of the variance that sampling alone explains: enough to catch a baseline without events, below what a measured one shows."""
 _SLO_MIN_REQUESTS = 100
 _HISTOGRAM_ERROR = 1.02
 _NEVER = "never measured on these devices"
@@ -69,7 +71,7 @@ def judge(metric: MetricEvidence, rules: Rules) -> MetricResult:
     reach: float | None = None
     verdict, why = Verdict.INCONCLUSIVE, _unusable(metric)
     if mean is not None and not why:
-        spread = max(confidence.variance(metric.baseline), metric.floor)
+        spread = _spread(metric)
         alpha = rules.alpha / rules.comparisons
         reach = confidence.radius(spread, blocks=blocks, baseline_blocks=len(metric.baseline), alpha=alpha)
         verdict = _verdict(mean, reach, margin, blocks, _FEW_MIN_BLOCKS if thin else 1, rules.min_blocks)
@@ -114,6 +116,10 @@ def _verdict(mean: float, reach: float, margin: float, blocks: int, least_alarm:
     return Verdict.INCONCLUSIVE
 
 
+def _spread(metric: MetricEvidence) -> float:
+    return max(confidence.variance(metric.baseline), _FLOOR_SHARE * metric.floor)
+
+
 def _unusable(metric: MetricEvidence) -> str:
     if not metric.measured:
         return _NEVER
@@ -123,7 +129,7 @@ def _unusable(metric: MetricEvidence) -> str:
         return "nothing measured since the swap"
     if not all(math.isfinite(value) for value in (*metric.baseline, *metric.blocks, metric.floor)):
         return "malformed values"
-    if max(confidence.variance(metric.baseline), metric.floor) <= 0.0:
+    if _spread(metric) <= 0.0:
         return "the baseline never varied, so nothing tells how far chance reaches"
     return ""
 
