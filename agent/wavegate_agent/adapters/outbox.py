@@ -23,7 +23,8 @@ _LOG = logging.getLogger(__name__)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS message (
     boot INTEGER NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, payload BLOB NOT NULL,
-    sent INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (boot, seq)) WITHOUT ROWID
+    sent INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (boot, seq)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS said (subject TEXT PRIMARY KEY, what TEXT NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -79,6 +80,17 @@ class Outbox:
             if kind in self._max:
                 self._bound(kind)
             return self._seq
+
+    def said(self, subject: str) -> str:
+        """The last thing noted with `say` about `subject`; empty when nothing was, or the outbox was lost."""
+        with self._lock:
+            row = self._db.execute("SELECT what FROM said WHERE subject = ?", (subject,)).fetchone()
+        return "" if row is None else str(row[0])
+
+    def say(self, subject: str, what: str) -> None:
+        """Note what was last put into the outbox about `subject`."""
+        with self._lock:
+            self._write("INSERT OR REPLACE INTO said VALUES (?, ?)", (subject, what))
 
     def waiting(self, after: tuple[int, int], limit: int = 50) -> list[Waiting]:
         """The next messages after (boot, seq) `after`, in order."""
@@ -173,8 +185,7 @@ def _connect(target: str) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
         db.execute("PRAGMA cache_size=-256")
-        with db:
-            db.execute(_SCHEMA)
+        db.executescript(_SCHEMA)
     except sqlite3.DatabaseError:
         db.close()
         raise

@@ -120,7 +120,7 @@ class VersionStore:
     def demand(self, size_bytes: int) -> None:
         """Raises DeviceError `disk_full` unless `size_bytes` fit beside the reserve."""
         free = self._free(self._root)
-        if free < size_bytes + self._reserve:
+        if size_bytes and free < size_bytes + self._reserve:
             raise DeviceError("disk_full", f"needs {size_bytes} bytes and {self._reserve} spare, {free} are free")
 
     def install(self, staged: Path, sha256: str) -> None:

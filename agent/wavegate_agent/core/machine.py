@@ -359,8 +359,8 @@ def _active_lost(slot: Slot, event: ActiveLost) -> tuple[Slot, tuple[Command, ..
         case S.PROBATION:
             code = event.code if event.code in QUARANTINED_BY else "probation_failed"
             return _leave(slot, S.REVERTING, code, event.detail)
-        case S.REVERTING | S.FALLBACK | S.BROKEN | S.SWAPPING:
-            return slot, ()  # already on the way out, or settled when the swap answers
+        case S.REVERTING | S.FALLBACK | S.BROKEN:
+            return slot, ()  # already on the way out
         case _:
             # An order in hand is not to blame: it is put off, so that one thing happens at a time.
             outcome = Outcome.DEFERRED if slot.state in BEFORE_SWAP else Outcome.REVERTED

@@ -76,6 +76,7 @@ class Order:
 
     seq: int
     version: Version
+    target: str = ""
     rollout: str | None = None
     allow_older: bool = False
     override: bool = False

@@ -28,30 +28,33 @@ class TrustedTime:
     Attributes:
         floor: it is at least this late.
         set_at_s: boot time when the floor was set, in seconds.
-        answered: the floor came from a challenge in this run, so it is as good as a clock.
+        told: the newest answer to a challenge in this run of the agent; better than the system clock.
+        told_at_s: boot time of that answer.
     """
 
     floor: datetime
     set_at_s: float
-    answered: bool = False
+    told: datetime | None = None
+    told_at_s: float = 0.0
 
     def now(self, system: datetime, boottime_s: float) -> datetime:
-        """Trusted time: max(system clock, floor + boot time since it was set)."""
-        return max(system, self._moved(boottime_s))
+        """Trusted time: max(system clock, floor + boot time since it was set); a told time takes the clock's place."""
+        clock = system if self.told is None else _moved(self.told, self.told_at_s, boottime_s)
+        return max(clock, _moved(self.floor, self.set_at_s, boottime_s))
 
     def suspect(self, system: datetime, boottime_s: float) -> bool:
-        """Whether the system clock is proved wrong and no challenge has told the time since."""
-        return not self.answered and system + _SLACK < self._moved(boottime_s)
+        """Whether the system clock is proved to be behind and no challenge has told the time since."""
+        return self.told is None and system + _SLACK < _moved(self.floor, self.set_at_s, boottime_s)
 
     def seen(self, issued: datetime, expires: datetime, boottime_s: float) -> "TrustedTime":
         """After accepting a signed document: raise the floor to its `issued`, at most to its expiry."""
         risen = min(issued, expires)
-        if risen <= self._moved(boottime_s):
+        if risen <= _moved(self.floor, self.set_at_s, boottime_s):
             return self
         return replace(self, floor=risen, set_at_s=boottime_s)
 
     def answer(self, time: datetime, asked_s: float, boottime_s: float) -> "TrustedTime":
-        """After a verified answer to our nonce, asked at `asked_s`.
+        """After a verified answer to our nonce, asked at `asked_s`. Not a floor: it must not outlive this run.
 
         Raises:
             TrustError: `clock_untrusted` when the answer took too long, or lies before the floor.
@@ -60,7 +63,8 @@ class TrustedTime:
             raise TrustError("clock_untrusted", f"the answer took {boottime_s - asked_s:.0f} s")
         if time + _SLACK < self.floor:
             raise TrustError("clock_untrusted", "the time server's answer lies before a signed document already seen")
-        return TrustedTime(max(time, self.floor), boottime_s, answered=True)
+        return replace(self, told=time, told_at_s=boottime_s)
 
-    def _moved(self, boottime_s: float) -> datetime:
-        return self.floor + timedelta(seconds=max(0.0, boottime_s - self.set_at_s))
+
+def _moved(time: datetime, at_s: float, boottime_s: float) -> datetime:
+    return time + timedelta(seconds=max(0.0, boottime_s - at_s))

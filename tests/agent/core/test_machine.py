@@ -352,7 +352,7 @@ def test_losing_the_active_version_in_any_state(state: S) -> None:
     slot, commands = step(at(state), ActiveLost("candidate_crashed", "signal 11"), 0.0)
     if state is S.PROBATION:
         assert (slot.state, slot.outcome) == (S.REVERTING, Outcome.REVERTED)
-    elif state in (S.REVERTING, S.FALLBACK, S.BROKEN, S.SWAPPING):
+    elif state in (S.REVERTING, S.FALLBACK, S.BROKEN):
         assert (slot, commands) == (at(state), ())
     else:
         assert (slot.state, works(commands)) == (S.FALLBACK, [Fallback])

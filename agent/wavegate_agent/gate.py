@@ -1,0 +1,101 @@
+"""From an envelope off the network to offers for the machine: verified, numbered, remembered.
+
+An assignment that cannot be judged yet (no network, no trusted time) is kept in memory and tried again; one that is refused
+is answered with a report and leaves everything as it is.
+"""
+
+import errno
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from wavegate_agent.clockwork import Clockwork
+from wavegate_agent.core.slot import Offer, Order, Version
+from wavegate_agent.orders import Orders
+from wavegate_agent.ports import Gatekeeper
+from wavegate_shared.assignment import Assignment
+from wavegate_shared.errors import DeviceError, TransferError, TrustError, WavegateError
+
+__all__ = ["Accepted", "Gate"]
+
+_LOG = logging.getLogger(__name__)
+_MAYBE_CLOCK = frozenset({"assignment_expired", "metadata_stale", "metadata_invalid"})
+"""Refusals that a wrong clock can cause; the server is asked for the time before they are believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A verified assignment and what it offers to each slot."""
+
+    assignment: Assignment
+    offers: dict[str, Offer]
+
+
+class Gate:
+    """Takes envelopes on the step thread.
+
+    Args:
+        refuse: reports an error that happened before there was an order.
+    """
+
+    def __init__(
+        self, verifier: Gatekeeper, clockwork: Clockwork, orders: Orders, refuse: Callable[[WavegateError], None]
+    ) -> None:
+        self._verifier, self._clockwork, self._orders, self._refuse = verifier, clockwork, orders, refuse
+        self.waiting: bytes | None = None
+        """An envelope to try again when the network is back or some time went by."""
+
+    def take(self, envelope: bytes, last_seq: int, quarantined: tuple[str, ...]) -> Accepted | None:
+        """Verify an envelope; None when it was refused or has to wait."""
+        self.waiting = None
+        try:
+            assignment = self._opened(envelope, last_seq)
+            if assignment.seq > last_seq:
+                self._orders.write(assignment.seq, envelope)
+        except TransferError as error:
+            _LOG.info("assignment_waits error=%s", error)
+            self.waiting = envelope
+            return None
+        except WavegateError as error:
+            if error.code == "clock_untrusted":
+                self.waiting = envelope
+            self._refuse(error)
+            return None
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self.waiting = envelope
+            self._refuse(DeviceError("disk_full", "no room to keep the assignment"))
+            return None
+        return Accepted(assignment, {name: _offer(assignment, name, quarantined) for name in assignment.slots})
+
+    def _opened(self, envelope: bytes, last_seq: int) -> Assignment:
+        if self._clockwork.suspect:
+            self._clockwork.challenge()
+        try:
+            return self._verifier.open(envelope, last_seq=last_seq, now=self._clockwork.now())
+        except TrustError as error:
+            if error.code not in _MAYBE_CLOCK:
+                raise
+            before = self._clockwork.now()
+            try:
+                self._clockwork.challenge()
+            except TrustError:
+                raise error from None
+            if abs((self._clockwork.now() - before).total_seconds()) < 1:
+                raise  # the clock was right, so the refusal is
+        return self._verifier.open(envelope, last_seq=last_seq, now=self._clockwork.now())
+
+
+def _offer(assignment: Assignment, name: str, quarantined: tuple[str, ...]) -> Offer:
+    wanted = assignment.slots[name]
+    order = Order(
+        seq=assignment.seq,
+        version=Version(model=wanted.model, version=wanted.release_seq, sha256=wanted.sha256),
+        target=wanted.target,
+        rollout=assignment.rollout,
+        allow_older=wanted.allow_older,
+        override=wanted.override_quarantine,
+        probation=assignment.probation,
+    )
+    return Offer(order, quarantined=wanted.sha256 in quarantined)

@@ -1,0 +1,94 @@
+"""What the control process needs of its two big neighbours: the workers' host and the verifier.
+
+Protocols, so that the steps can be tested with fakes; the real ones are `adapters/worker_host.py` and `adapters/verifier.py`.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from wavegate_agent.core.live_stats import LiveStats
+from wavegate_shared.assignment import Assignment, SlotAssignment
+from wavegate_shared.manifest import Manifest
+from wavegate_shared.wire import Bench, GoldenResult
+
+__all__ = ["Exit", "Gatekeeper", "Host"]
+
+
+class Exit(Protocol):
+    """A worker that ended by itself; see `adapters/worker_host.py`."""
+
+    @property
+    def version(self) -> int:
+        """Which version it ran."""
+
+    @property
+    def role(self) -> str:
+        """`live`, `candidate` or `standby`."""
+
+    @property
+    def detail(self) -> str:
+        """How it ended."""
+
+
+class Host(Protocol):
+    """What is needed of the worker host; see `adapters/worker_host.py`."""
+
+    @property
+    def live_version(self) -> int:
+        """The version in charge, 0 when there is none."""
+
+    def start_live(self, version_dir: Path, manifest: Manifest) -> None:
+        """Make a version serve."""
+
+    def load_candidate(self, version_dir: Path, manifest: Manifest) -> float:
+        """Load time in ms."""
+
+    def golden(self) -> GoldenResult:
+        """Of the candidate."""
+
+    def bench(self, should_stop: Callable[[], bool]) -> Bench:
+        """Candidate beside the version in charge."""
+
+    def swap(self) -> float:
+        """Time of the swap in ms."""
+
+    def revert(self) -> float:
+        """Time of the way back in ms."""
+
+    def discard_candidate(self) -> None:
+        """End the candidate."""
+
+    def release_standby(self) -> None:
+        """End the standby."""
+
+    def collect(self) -> list[LiveStats]:
+        """Counts since the last call."""
+
+    def poll(self) -> Sequence[Exit]:
+        """Workers that ended by themselves."""
+
+    def close(self) -> None:
+        """End everything."""
+
+
+class Gatekeeper(Protocol):
+    """What is needed of the verifier; see `adapters/verifier.py`."""
+
+    def open(self, envelope: bytes, *, last_seq: int, now: datetime) -> Assignment:
+        """Steps 1 to 4 of the verification order."""
+
+    def manifest(
+        self,
+        slot: SlotAssignment,
+        *,
+        now: datetime,
+        active_version: int,
+        quarantined: Collection[str],
+        meta_min: Mapping[str, int] | None = None,
+    ) -> Manifest:
+        """Steps 5 and 6."""
+
+    def manifest_bytes(self, slot: SlotAssignment) -> bytes:
+        """The signed bytes."""

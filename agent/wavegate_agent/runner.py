@@ -1,0 +1,405 @@
+"""The control process: wiring and threads.
+
+    step thread (the caller of `Agent.run`)   machines, verification, files, workers: everything that may block
+    mqtt                                      paho's network thread: hands messages over and never waits
+    uplink                                    telemetry windows, the outbox, systemd's watchdog
+    status                                    the status socket
+
+Order at start: journal, workers, network, then whatever was going on. So a device serves before it talks, and also when it
+never gets to talk. No numpy and no onnxruntime in this process (asserted in a test).
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from wavegate_agent.adapters import clock, facts
+from wavegate_agent.adapters.journal import Journal
+from wavegate_agent.adapters.mqtt import BrokerConnection
+from wavegate_agent.adapters.outbox import Outbox
+from wavegate_agent.adapters.slots import VersionStore
+from wavegate_agent.adapters.status_socket import StatusSocket
+from wavegate_agent.adapters.systemd import notify, watchdog_s
+from wavegate_agent.adapters.tuf_client import ImageRepository
+from wavegate_agent.adapters.verifier import Verifier
+from wavegate_agent.adapters.worker_host import WorkerHost, WorkerSettings
+from wavegate_agent.brain import Brain
+from wavegate_agent.clockwork import Clockwork
+from wavegate_agent.config import Config, address_of, load_identity
+from wavegate_agent.core.journal_format import MAX_SLOTS, Record
+from wavegate_agent.core.slot import ActiveLost
+from wavegate_agent.evidence import EvidenceFile
+from wavegate_agent.gate import Gate
+from wavegate_agent.messages import Messages
+from wavegate_agent.orders import Orders
+from wavegate_agent.ports import Host
+from wavegate_agent.steps import Node, Steps
+from wavegate_agent.transfer import Transfers
+from wavegate_agent.uplink import Uplink
+from wavegate_shared import __version__
+from wavegate_shared.dsse import signer_from_pem
+from wavegate_shared.errors import DeviceError, TrustError, UsageError, WavegateError
+from wavegate_shared.topics import Topics
+from wavegate_shared.wire import Assign, Command, Stored, TimeAnswer, decode_down, encode
+
+__all__ = ["Agent"]
+
+_LOG = logging.getLogger(__name__)
+_LOOK_S = 0.5
+"""How often probations, workers and retries are looked at."""
+_STUCK_S = 420.0
+"""A step that shows no sign of life for this long is stuck; the longest lawful one is a golden set."""
+_REVOKED_WAIT_S = 600.0
+_WAITING_S = 30.0
+"""How often an assignment that could not be judged is tried again while the network is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Came:
+    """Something for the step thread: an envelope, an error to report, or news of the connection."""
+
+    envelope: bytes | None = None
+    refused: WavegateError | None = None
+    connected: bool = False
+
+
+class Agent:
+    """One device's control process. `run` returns after `stop`; nothing is left behind then.
+
+    Args:
+        config: see `Config`.
+        make_host: makes the worker host of a slot; a test may bring its own.
+
+    Raises:
+        UsageError: `setup` when the device is not enrolled or another agent holds the state directory.
+    """
+
+    def __init__(self, config: Config, make_host: Callable[[str], Host] | None = None) -> None:
+        if not 0 < len(config.slots) <= MAX_SLOTS:
+            raise UsageError("setup", f"{len(config.slots)} slots; this agent takes 1 to {MAX_SLOTS}")
+        self._config = config
+        self.identity = load_identity(config.identity)
+        self._topics = Topics(self.identity.topic_prefix)
+        self._inbox: queue.SimpleQueue[_Came] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._newer = threading.Event()
+        self._talk = threading.Event()
+        self._say_hello = threading.Event()
+        self._beaten = time.monotonic()
+        self._try_again = 0.0
+        self._crashes: dict[str, deque[float]] = {name: deque() for name in config.slots}
+        self._make_host = make_host or self._worker_host
+        self._open()
+
+    # --- life -------------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve, connect, follow assignments; returns after `stop`."""
+        threads = [threading.Thread(target=self._uplink_loop, name="uplink", daemon=True)]
+        try:
+            self.brain.remember()
+            self.brain.serve()
+            self._status_socket.start()
+            self._connection.start()
+            for thread in threads:
+                thread.start()
+            notify("READY=1")
+            self.brain.resume()
+            while not self._stopping.is_set():
+                self._turn()
+        finally:
+            self._stopping.set()
+            self._talk.set()
+            notify("STOPPING=1")
+            self._close(threads)
+
+    def stop(self) -> None:
+        """End `run` soon; may be called from a signal handler or another thread."""
+        self._stopping.set()
+        self._inbox.put(_Came())
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is reached."""
+        return self._connection.connected
+
+    def status(self) -> dict[str, object]:
+        """What `wavegate-agent status` prints."""
+        record = self.brain.record
+        return {
+            "device": self.identity.device,
+            "agent_version": __version__,
+            "connected": self._connection.connected,
+            "boot": record.boot,
+            "assignment_seq": record.last_seq,
+            "clock": self._clock_word(),
+            "trusted_time": self._clockwork.now().isoformat(),
+            "outbox": len(self._outbox),
+            "step_failures": self.brain.failures,
+            "agent_rss_mb": facts.agent_rss_mb(),
+            "quarantined": list(record.quarantined),
+            "slots": {
+                name: steps.status(self.brain.slot(name)) | {"infer_socket": str(self._config.infer_socket(name))}
+                for name, steps in self._steps.items()
+            },
+        }
+
+    # --- opening and closing ----------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        config, files = self._config, self._config.identity
+        state = config.state_dir
+        self._journal = Journal(state / "journal")
+        self._outbox = Outbox(state / "outbox.db")
+        record = self._first_record()
+        self._outbox.start(record.boot)
+        self._store = VersionStore(state / "models", reserve_bytes=config.reserve_mb << 20)
+        self._messages = Messages(self.identity, signer_from_pem(files.key.read_bytes()), self._outbox)
+        self._uplink = Uplink(self._outbox, self._topics, self.identity.shard, self.identity.device)
+        self._connection = BrokerConnection(
+            address_of(self.identity, files),
+            on_message=self._on_message,
+            on_connected=self._on_connected,
+            on_acked=self._talk.set,
+        )
+        self._transfers = Transfers(self._ask)
+        repository = ImageRepository(state / "tuf", files.root.read_bytes(), self._transfers.document)
+        self._clockwork = Clockwork(record.time_floor, self._transfers.ask_time, repository.time_keys)
+        known = facts.device_facts(self.identity.device, self.identity.hardware_class, bench=self.identity.bench)
+        verifier = Verifier(repository, known)
+        self._orders = Orders(state, self._orders_wanted)
+        self._gate = Gate(verifier, self._clockwork, self._orders, self._refuse)
+        self.brain = Brain(
+            self.identity.device,
+            self._journal,
+            record,
+            messages=self._messages,
+            now=clock.now,
+            said=self._on_said,
+            beat=self._beat,
+        )
+        node = Node(
+            store=self._store,
+            verifier=verifier,
+            transfers=self._transfers,
+            orders=self._orders,
+            now=self._clockwork.now,
+            quarantined=lambda: self.brain.record.quarantined,
+            interrupted=lambda: self._newer.is_set() or self._stopping.is_set(),
+            beat=self._beat,
+            kept=self._kept,
+            progress=self._progress,
+        )
+        self._steps = {name: self._attach(name, node) for name in config.slots}
+        self._status_socket = StatusSocket(config.status_socket, self.status)
+
+    def _attach(self, name: str, node: Node) -> Steps:
+        evidence = EvidenceFile(self._config.state_dir / f"evidence-{name}.json")
+        steps = Steps(name, node, lambda: self._make_host(name), evidence)
+        self.brain.attach(name, steps)
+        return steps
+
+    def _first_record(self) -> Record:
+        """The journal's record with a new boot number. A lost journal must not make the server drop what we say."""
+        known = self._journal.load()
+        if known is not None:
+            return replace(known, boot=max(known.boot, self._outbox.boot) + 1)
+        seconds = (clock.now() - Record().time_floor).total_seconds()
+        return Record(boot=max(self._outbox.boot, int(max(0.0, seconds) // 10)) + 1)
+
+    def _worker_host(self, name: str) -> Host:
+        config = self._config
+        return WorkerHost(
+            name,
+            WorkerSettings(
+                unix_path=config.infer_socket(name),
+                tcp_port=config.tcp_port(name),
+                intra_threads=config.threads,
+                concurrency=config.concurrency,
+                memory_limit_mb=config.memory_mb,
+            ),
+        )
+
+    def _close(self, threads: list[threading.Thread]) -> None:
+        self._connection.stop()
+        for thread in threads:
+            if thread.is_alive():
+                thread.join(10)
+        self._status_socket.close()
+        for steps in self._steps.values():
+            steps.host.close()
+        self._outbox.close()
+        self._journal.close()
+
+    # --- step thread ------------------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        """Wait for something, handle it, let time pass."""
+        connected = self._handle(self._next())
+        while not self._stopping.is_set() and not self._inbox.empty():
+            connected = self._handle(self._next()) or connected
+        if self._stopping.is_set():
+            return
+        if self._gate.waiting is not None and (connected or time.monotonic() > self._try_again):
+            self._take(self._gate.waiting)
+        self._watch_workers()
+        self.brain.tick(connected=connected)
+        self._beat()
+
+    def _next(self) -> _Came | None:
+        due = self.brain.due
+        wait = 0.0 if self.brain.busy else _LOOK_S if due is None else min(_LOOK_S, max(0.0, due - time.monotonic()))
+        try:
+            return self._inbox.get(timeout=max(0.001, wait))
+        except queue.Empty:
+            return None
+
+    def _handle(self, came: _Came | None) -> bool:
+        """Returns whether the network just came back."""
+        if came is None:
+            return False
+        if came.refused is not None:
+            self._refuse(came.refused)
+        if came.envelope is not None:
+            self._newer.clear()
+            self._take(came.envelope)
+        return came.connected
+
+    def _take(self, envelope: bytes) -> None:
+        record = self.brain.record
+        self._try_again = time.monotonic() + _WAITING_S
+        accepted = self.brain.attempt(lambda: self._gate.take(envelope, record.last_seq, record.quarantined))
+        if isinstance(accepted, WavegateError):
+            self._refuse(accepted)
+            return
+        if accepted is None:
+            return
+        floor = self._clockwork.seen(accepted.assignment)
+        for name in self.brain.accept(accepted.assignment, floor, accepted.offers):
+            self._refuse(DeviceError("incompatible", f"this device has no slot {name!r}"))
+
+    def _refuse(self, error: WavegateError) -> None:
+        """Something was wrong before it became an order: say so, change nothing."""
+        name = self._config.slots[0]
+        said = self._messages.refusal(name, self.brain.slot(name), error, clock.now(), time.monotonic())
+        if said:
+            _LOG.warning("refused device=%s code=%s detail=%s", self.identity.device, error.code, error.detail)
+            self._talk.set()
+
+    def _watch_workers(self) -> None:
+        for name, steps in self._steps.items():
+            recent = self._crashes[name]
+            for ended in steps.host.poll():
+                _LOG.warning(
+                    "worker_ended device=%s slot=%s role=%s version=%s how=%s",
+                    self.identity.device,
+                    name,
+                    ended.role,
+                    ended.version,
+                    ended.detail,
+                )
+                if ended.role == "live":
+                    recent.append(time.monotonic())
+            while recent and time.monotonic() - recent[0] > self._config.crash_loop_s:
+                recent.popleft()
+            if len(recent) >= self._config.crash_loop:
+                recent.clear()
+                detail = f"{self._config.crash_loop} crashes within {self._config.crash_loop_s:g} s"
+                self.brain.feed(name, ActiveLost("candidate_crashed", detail))
+
+    # --- network thread ---------------------------------------------------------------------------------------------------
+
+    def _on_message(self, topic: str, payload: bytes) -> None:
+        if topic == self._topics.chunks(self.identity.device):
+            self._transfers.frame(payload)
+            return
+        try:
+            message = decode_down(payload)
+        except TrustError as error:
+            self._inbox.put(_Came(refused=error))
+            return
+        match message:
+            case Assign():
+                self._newer.set()
+                self._inbox.put(_Came(envelope=bytes(message.envelope)))
+            case Stored():
+                self._uplink.stored((message.boot, message.seq))
+            case TimeAnswer():
+                self._transfers.time_answer(bytes(message.envelope))
+            case Command(name="hello"):
+                self._say_hello.set()
+                self._talk.set()
+            case Command(name="stop"):
+                self._connection.penalty_s = _REVOKED_WAIT_S
+            case _:
+                _LOG.debug("command_unknown device=%s", self.identity.device)
+
+    def _on_connected(self) -> None:
+        self._uplink.reconnected()
+        self._say_hello.set()
+        self._talk.set()
+        self._inbox.put(_Came(connected=True))
+
+    def _ask(self, message: bytes) -> bool:
+        return self._connection.publish(self._topics.up(self.identity.shard, self.identity.device, "rq"), message)
+
+    # --- uplink thread ----------------------------------------------------------------------------------------------------
+
+    def _uplink_loop(self) -> None:
+        start, started = clock.now(), time.monotonic()
+        watchdog = watchdog_s()
+        while not self._stopping.is_set():
+            left = self._config.window_s - (time.monotonic() - started)
+            self._talk.wait(max(0.0, min(left, (watchdog or 60.0) / 3, 5.0)))
+            self._talk.clear()
+            if time.monotonic() - started >= self._config.window_s or self._stopping.is_set():
+                self._windows(start, time.monotonic() - started)
+                start, started = clock.now(), time.monotonic()
+            if self._say_hello.is_set() and self._connection.connected:
+                self._say_hello.clear()
+                self._hello()
+            self._uplink.send(self._connection)
+            if watchdog is not None and time.monotonic() - self._beaten < _STUCK_S:
+                notify("WATCHDOG=1")
+
+    def _windows(self, start: datetime, seconds: float) -> None:
+        for name, steps in self._steps.items():
+            for stats in steps.live.window():
+                self._messages.window(name, stats, start, seconds)
+
+    def _hello(self) -> None:
+        hosts = {f"workers_{name}": getattr(steps.host, "priority", "") for name, steps in self._steps.items()}
+        hello = self._messages.hello(
+            self.brain.record, self._config.state_dir / "models", clock=self._clock_word(), extra=hosts
+        )
+        topic = self._topics.up(self.identity.shard, self.identity.device, "ev")
+        self._connection.publish(topic, encode(hello))
+
+    # --- small ------------------------------------------------------------------------------------------------------------
+
+    def _clock_word(self) -> str:
+        return "suspect" if self._clockwork.suspect else "ok"
+
+    def _on_said(self, inventory_changed: bool) -> None:
+        if inventory_changed:
+            self._say_hello.set()
+        self._talk.set()
+
+    def _beat(self) -> None:
+        self._beaten = time.monotonic()
+
+    def _progress(self, name: str, share: float) -> None:
+        self._messages.state(name, self.brain.slot(name), clock.now(), progress=round(share, 3))
+        self._talk.set()
+
+    def _kept(self) -> set[str]:
+        return {version.sha256 for slot in self.brain.record.slots.values() for version in slot.kept}
+
+    def _orders_wanted(self) -> set[int]:
+        orders = [order for slot in self.brain.record.slots.values() for order in (slot.order, slot.pending)]
+        return {order.seq for order in orders if order is not None}

@@ -1,0 +1,344 @@
+"""How each piece of work of the machine is done, for one slot. Blocking calls on the runner's step thread.
+
+`Steps.do(work, slot)` answers with the machine's next event, with `None` when the answer comes later (probation), or with
+`AGAIN` when a newer assignment interrupted it. Errors are raised; the runner turns them into `Failed`. Everything can be
+repeated after a crash: files are content-addressed, workers are gone with the agent.
+"""
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from wavegate_agent.adapters.facts import memory_available_mb
+from wavegate_agent.adapters.slots import Staging, VersionStore
+from wavegate_agent.core.probation import Word
+from wavegate_agent.core.slot import (
+    Arm,
+    BenchCandidate,
+    Commit,
+    Discard,
+    Done,
+    Failed,
+    Fallback,
+    Fetch,
+    Load,
+    Order,
+    Preflight,
+    ReadManifest,
+    Revert,
+    RunGolden,
+    Slot,
+    Swap,
+    Verify,
+    Version,
+    Watch,
+    Work,
+)
+from wavegate_agent.core.verify import check_may_go_live
+from wavegate_agent.evidence import Evidence, EvidenceFile
+from wavegate_agent.live import Live
+from wavegate_agent.orders import Orders
+from wavegate_agent.ports import Gatekeeper, Host
+from wavegate_agent.transfer import Transfers
+from wavegate_shared.assignment import SlotAssignment
+from wavegate_shared.errors import DeviceError, TrustError, WavegateError
+
+__all__ = ["AGAIN", "Interrupted", "Node", "Steps"]
+
+PROGRESS_S = 2.0
+
+
+class Interrupted:
+    """The work was cut short by something newer and is to be taken up again unless that changed the plan."""
+
+
+AGAIN = Interrupted()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What the slots of a device share.
+
+    Attributes:
+        interrupted: whether something newer waits for the step thread.
+        beat: called now and then by long work, so that the watchdog sees progress.
+        kept: digests that must stay on disk, for all slots.
+        progress: (slot name, share fetched) for the state event.
+    """
+
+    store: VersionStore
+    verifier: Gatekeeper
+    transfers: Transfers
+    orders: Orders
+    now: Callable[[], datetime]
+    quarantined: Callable[[], Collection[str]]
+    interrupted: Callable[[], bool]
+    beat: Callable[[], None]
+    kept: Callable[[], Collection[str]]
+    progress: Callable[[str, float], None]
+
+
+class Steps:
+    """The hands of one slot's machine."""
+
+    def __init__(self, name: str, node: Node, make_host: Callable[[], Host], evidence: EvidenceFile) -> None:
+        self._name = name
+        self._node = node
+        self._make_host = make_host
+        self.host = make_host()
+        self.live = Live(lambda: self.host.collect())
+        self.evidence = evidence
+        self._do: dict[type[Work], Callable[[Slot], Done | Interrupted | None]] = {
+            ReadManifest: self._read_manifest,
+            Preflight: self._preflight,
+            Fetch: self._fetch,
+            Verify: self._verify,
+            Load: self._load,
+            RunGolden: self._golden,
+            BenchCandidate: self._bench,
+            Arm: self._arm,
+            Swap: self._swap,
+            Watch: self._watch,
+            Commit: self._commit,
+            Discard: self._discard,
+            Revert: self._revert,
+            Fallback: self._fallback,
+        }
+
+    def do(self, work: Work, slot: Slot) -> Done | Interrupted | None:
+        """Do one piece of work. Raises WavegateError or OSError."""
+        answer = self._do[type(work)](slot)
+        self.evidence.save()
+        return answer
+
+    def serve(self, version: Version) -> None:
+        """Make an installed version serve at boot, its files checked first.
+
+        Raises:
+            TrustError: `digest_mismatch`.
+            DeviceError: `load_failed`, `candidate_crashed`.
+        """
+        manifest = self._node.store.verify(version.sha256)
+        self.host.start_live(self._node.store.directory(version.sha256), manifest)
+
+    def look(self, slot: Slot) -> Done | Failed | None:
+        """How the probation goes; None while there is nothing to say."""
+        trial = self.live.trial
+        if trial is None or slot.order is None:
+            return None
+        self.live.sample()
+        verdict = trial.verdict(slot.order.probation)
+        if verdict.word is Word.WAIT:
+            return None
+        self._note_trial(slot)
+        if verdict.word is Word.PASS:
+            return Done(slot.state)
+        return Failed(slot.state, "probation_failed", verdict.reason)
+
+    def figures(self, slot: Slot) -> Evidence:
+        """The evidence of the slot's order."""
+        return self.evidence.of(slot.order.seq if slot.order is not None else 0)
+
+    def status(self, slot: Slot) -> dict[str, object]:
+        """The slot for `wavegate-agent status`."""
+        active, standby, order = slot.active, slot.standby, slot.order
+        return {
+            "state": slot.state,
+            "model": active.model if active else "",
+            "version": active.version if active else 0,
+            "serving": self.host.live_version,
+            "standby": standby.version if standby else 0,
+            "order": order.version.version if order else 0,
+            "outcome": slot.outcome,
+            "code": slot.code,
+            "detail": slot.detail,
+            "http_port": getattr(self.host, "tcp_port", None),
+        }
+
+    # --- before the swap ------------------------------------------------------------------------------------------------
+
+    def _read_manifest(self, slot: Slot) -> Done:
+        self._ready(slot)
+        return Done(slot.state)
+
+    def _ready(self, slot: Slot) -> Staging | None:
+        """Verify the order and its manifest and begin to stage it; None when it is installed already."""
+        order = _order(slot)
+        now = self._node.now()
+        assignment = self._node.verifier.open(self._node.orders.read(order.seq), last_seq=order.seq, now=now)
+        wanted = assignment.slots.get(self._name)
+        if wanted is None or wanted.sha256 != order.version.sha256:
+            raise TrustError("message_malformed", f"assignment {order.seq} on disk names another version")
+        active = slot.active.version if slot.active is not None and slot.active.model == wanted.model else 0
+        self._node.verifier.manifest(
+            wanted,
+            now=now,
+            active_version=active,
+            quarantined=[] if wanted.override_quarantine else self._node.quarantined(),
+            meta_min=assignment.meta_min,
+        )
+        if self._node.store.holds(wanted.sha256):
+            return None
+        return self._node.store.stage(wanted.sha256, self._node.verifier.manifest_bytes(wanted))
+
+    def _staging(self, slot: Slot) -> Staging:
+        """What is being staged; after a restart from disk alone, so that an install goes on without a network."""
+        staging = self._node.store.resume(_order(slot).version.sha256) or self._ready(slot)
+        if staging is None:
+            raise DeviceError("agent_failed", "installed and staged at once")
+        return staging
+
+    def _preflight(self, slot: Slot) -> Done:
+        if self._node.store.holds(_order(slot).version.sha256):
+            return Done(slot.state, short=True)
+        staging = self._staging(slot)
+        wanted, available = staging.manifest.requires.memory_mb, memory_available_mb()
+        if available is not None and wanted > available:
+            raise DeviceError("memory_short", f"needs {wanted} MB beside the active version, {available} MB are free")
+        staging.reserve()
+        return Done(slot.state)
+
+    def _fetch(self, slot: Slot) -> Done | Interrupted:
+        staging = self._staging(slot)
+        missing = staging.reserve()
+        total, figures = max(1, staging.manifest.size_bytes), self.figures(slot)
+        done = {"bytes": total - missing, "said": time.monotonic()}
+
+        def arrived(size: int) -> None:
+            figures.bytes_fetched += size
+            done["bytes"] += size
+            self._node.beat()
+            if time.monotonic() - done["said"] > PROGRESS_S:
+                done["said"] = time.monotonic()
+                self._node.progress(self._name, done["bytes"] / total)
+
+        for artifact in staging.manifest.artifacts:
+            self._node.transfers.chunks(staging, artifact, stop=self._node.interrupted, progress=arrived)
+            if self._node.interrupted():
+                return AGAIN
+        return Done(slot.state)
+
+    def _verify(self, slot: Slot) -> Done:
+        if not self._node.store.holds(_order(slot).version.sha256):
+            self._staging(slot).finish()
+        return Done(slot.state)
+
+    def _load(self, slot: Slot) -> Done:
+        sha256 = _order(slot).version.sha256
+        manifest = self._node.store.verify(sha256)
+        self.host.discard_candidate()
+        self.figures(slot).load_ms = self.host.load_candidate(self._node.store.directory(sha256), manifest)
+        return Done(slot.state)
+
+    def _golden(self, slot: Slot) -> Done:
+        result = self.figures(slot).golden = self.host.golden()
+        if not result.passed:
+            raise DeviceError(
+                "golden_failed", f"{_number(result.value)} on {result.samples} samples, the limit is {result.limit:g}"
+            )
+        return Done(slot.state, short=_order(slot).allow_older)
+
+    def _bench(self, slot: Slot) -> Done | Interrupted:
+        bench = self.figures(slot).bench = self.host.bench(self._node.interrupted)
+        if self._node.interrupted():
+            return AGAIN
+        manifest = self._node.store.verify(_order(slot).version.sha256)
+        # Wall time beside live traffic says little; CPU time above the promised latency says that it cannot be kept.
+        if manifest.slo.p95_ms is not None and bench.cpu_ms > manifest.slo.p95_ms:
+            raise DeviceError("bench_failed", f"{bench.cpu_ms:.1f} ms CPU, promised p95 {manifest.slo.p95_ms:g} ms")
+        peak = manifest.slo.peak_memory_mb
+        if peak is not None and bench.anon_mb is not None and bench.anon_mb > peak:
+            raise DeviceError("bench_failed", f"{bench.anon_mb:.0f} MB anonymous memory, promised {peak:g} MB")
+        return Done(slot.state)
+
+    def _arm(self, slot: Slot) -> Done:
+        order = _order(slot)
+        manifest = self._node.store.verify(order.version.sha256)
+        check_may_go_live(manifest, _assigned(order))
+        return Done(slot.state)
+
+    # --- the swap and after ---------------------------------------------------------------------------------------------
+
+    def _swap(self, slot: Slot) -> Done:
+        self.live.sample()
+        figures = self.figures(slot)
+        figures.set_yardstick(self.live.before(self.host.live_version))
+        figures.swap_ms = self.host.swap()
+        return Done(slot.state)
+
+    def _watch(self, slot: Slot) -> None:
+        self.live.begin(_order(slot).version.version, self.figures(slot).yardstick())
+
+    def _commit(self, slot: Slot) -> Done:
+        self.host.release_standby()
+        self._tidy()
+        return Done(slot.state)
+
+    def _discard(self, slot: Slot) -> Done:
+        self.host.discard_candidate()
+        self._tidy()
+        return Done(slot.state)
+
+    def _revert(self, slot: Slot) -> Done:
+        if self.live.trial is not None:
+            self._note_trial(slot)
+        if slot.standby is None:  # a first version that failed: back to serving nothing
+            self.host.close()
+            self.host = self._make_host()
+            return Done(slot.state)
+        manifest = self._node.store.verify(slot.standby.sha256)
+        try:
+            self.host.revert()
+        except WavegateError:  # after a restart of the agent the host knows no version before
+            self.host.start_live(self._node.store.directory(slot.standby.sha256), manifest)
+        return Done(slot.state)
+
+    def _fallback(self, slot: Slot) -> Done:
+        bad, tried = set(self._node.quarantined()), []
+        known = [v for v in (slot.standby, slot.spare, slot.active) if v is not None]
+        # Quarantined ones come last: better a version that misbehaved than nothing at all.
+        for version in sorted(known, key=lambda v: v.sha256 in bad):
+            self._node.beat()
+            try:
+                self.serve(version)
+            except WavegateError as error:
+                tried.append(f"{version.model} {version.version}: {error}")
+                continue
+            self.live.end()
+            return Done(slot.state, version=version)
+        raise DeviceError("broken", "; ".join(tried) or "no version on disk")
+
+    def _tidy(self) -> None:
+        self.live.end()
+        self._node.store.keep_only(self._node.kept())
+        self._node.orders.tidy()
+
+    def _note_trial(self, slot: Slot) -> None:
+        trial, figures = self.live.end(), self.figures(slot)
+        if trial is not None:
+            figures.served, figures.errors = trial.counts.requests, trial.counts.errors
+            figures.probation_s = round(trial.seconds, 1)
+            figures.p99_ms = trial.counts.latency.quantile(0.99)
+
+
+def _order(slot: Slot) -> Order:
+    if slot.order is None:
+        raise DeviceError("agent_failed", f"no order in {slot.state}")
+    return slot.order
+
+
+def _assigned(order: Order) -> SlotAssignment:
+    version = order.version
+    return SlotAssignment(
+        model=version.model,
+        target=order.target,
+        length=1,
+        sha256=version.sha256,
+        release_seq=version.version,
+        allow_older=order.allow_older,
+    )
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:g}"
