@@ -10,18 +10,23 @@ onnxruntime.
 
 import logging
 import socket
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from wavegate_agent.adapters.bench_driver import BenchDriver
 from wavegate_agent.adapters.listening import ListeningSockets
 from wavegate_agent.adapters.process_memory import available_mb
-from wavegate_agent.adapters.worker_pool import WorkerPool
 from wavegate_agent.adapters.worker_process import WorkerProcess
-from wavegate_agent.core.link import Done, Golden, HandOver, Load, Promote, Reply, Serve
+from wavegate_agent.adapters.worker_roles import (
+    WorkerExit,
+    WorkerRoles,
+    WorkerSettings,
+    hand_over_call,
+    load_call,
+    serve_call,
+)
+from wavegate_agent.core.link import Golden, Promote
 from wavegate_agent.core.live_stats import LiveStats
 from wavegate_shared.errors import DeviceError
 from wavegate_shared.manifest import Manifest
@@ -31,53 +36,8 @@ __all__ = ["WorkerExit", "WorkerHost", "WorkerSettings"]
 
 _CALL_S = 5.0
 _SWAP_S = 10.0
-_RESTART_PAUSES_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-_CALM_S = 60.0
-_CPU_LIMIT_FACTOR = 4
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSettings:
-    """How the workers of one slot listen and run.
-
-    Attributes:
-        unix_path: the inference API's socket.
-        tcp_port: also on 127.0.0.1; 0 for any free port, None for none.
-        intra_threads: threads of one inference.
-        concurrency: inferences at once.
-        nice_candidate: nice value of a candidate, on top of SCHED_IDLE; 0 leaves candidates at live priority.
-        load_timeout_s: for loading and warming.
-        golden_timeout_s: for the golden set.
-        memory_limit_mb: what a worker may allocate beyond its libraries; None for no limit.
-        bench_runs: pairs in a benchmark.
-        bench_duty: share of time its runs may take.
-        bench_limit_s: a benchmark beside heavy traffic ends after this long with fewer pairs.
-    """
-
-    unix_path: Path
-    tcp_port: int | None = None
-    intra_threads: int = 1
-    concurrency: int = 2
-    nice_candidate: int = 19
-    load_timeout_s: float = 60
-    golden_timeout_s: float = 300
-    memory_limit_mb: int | None = None
-    bench_runs: int = 40
-    bench_duty: float = 0.1
-    bench_limit_s: float = 60
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerExit:
-    """A worker that ended by itself: role `live`, `candidate` or `standby`; `signal` is its number, or None."""
-
-    version: int
-    role: str
-    status: int
-    signal: int | None
-    detail: str
 
 
 class WorkerHost:
@@ -88,35 +48,23 @@ class WorkerHost:
         self._slot = slot
         self._settings = settings
         self._sockets = ListeningSockets(settings.unix_path, settings.tcp_port)
-        self._lock = threading.RLock()
-        self._live: WorkerProcess | None = None  # in charge
-        self._serving: WorkerProcess | None = None  # has the sockets; not the live one while that is being restarted
-        self._candidate: WorkerProcess | None = None
-        self._standby: WorkerProcess | None = None
-        self._replacement: WorkerProcess | None = None  # of a crashed live worker, loading
-        self._previous: tuple[Path, Manifest] | None = None
-        self._flipping = False
-        self._closing = False
-        self._restarts = 0
-        self._live_since = 0.0
+        self._roles = WorkerRoles(slot, settings, self._sockets)
+        self._pool = self._roles.pool
         self._load_ms = 0.0
         self._priority = "none"
-        self._crashes = 0
-        self._exits: list[WorkerExit] = []
-        self._pool = WorkerPool(f"workers-{slot}", self._on_exit)
 
     # --- facts --------------------------------------------------------------------------------------------------------
 
     @property
     def live_version(self) -> int:
         """The version in charge, 0 when there is none; also while its worker is being restarted."""
-        with self._lock:
-            return self._live.version if self._live else 0
+        with self._roles.lock:
+            return self._roles.live.version if self._roles.live else 0
 
     @property
     def crashes(self) -> int:
         """How often a live worker ended by itself; only rises."""
-        return self._crashes
+        return self._roles.crashes
 
     @property
     def tcp_port(self) -> int | None:
@@ -129,10 +77,22 @@ class WorkerHost:
         return self._priority
 
     @property
+    def live_pid(self) -> int | None:
+        """Process id of the worker that serves, None while there is none."""
+        serving = self._roles.able_to_serve()
+        return serving.pid if serving else None
+
+    @property
+    def candidate_pid(self) -> int | None:
+        """Process id of the candidate, None when there is none."""
+        with self._roles.lock:
+            return self._roles.candidate.pid if self._roles.candidate else None
+
+    @property
     def standby_version(self) -> int:
         """The version kept loaded for a revert, 0 when there is none."""
-        with self._lock:
-            return self._standby.version if self._standby and not self._standby.ended else 0
+        with self._roles.lock:
+            return self._roles.standby.version if self._roles.standby and not self._roles.standby.ended else 0
 
     # --- start and test -----------------------------------------------------------------------------------------------
 
@@ -167,8 +127,8 @@ class WorkerHost:
             raise DeviceError("memory_short", f"{free:.0f} MB free, the version needs {manifest.requires.memory_mb} MB")
         start = time.monotonic()
         process = self._pool.spawn(version_dir, manifest, nice=self._settings.nice_candidate)
-        with self._lock:
-            self._candidate = process
+        with self._roles.lock:
+            self._roles.candidate = process
         try:
             self._load(process, candidate=True)
         except DeviceError:
@@ -202,7 +162,7 @@ class WorkerHost:
         settings = self._settings
         driver = BenchDriver(
             candidate=self._testee(),
-            live=self._serving_worker,
+            live=self._roles.able_to_serve,
             runs=settings.bench_runs,
             duty=settings.bench_duty,
             limit_s=settings.bench_limit_s,
@@ -211,14 +171,14 @@ class WorkerHost:
 
     def discard_candidate(self) -> None:
         """End the candidate; does nothing when there is none."""
-        with self._lock:
-            process, self._candidate = self._candidate, None
+        with self._roles.lock:
+            process, self._roles.candidate = self._roles.candidate, None
         if process is not None:
             self._pool.end(process)
 
     def _testee(self) -> WorkerProcess:
-        with self._lock:
-            process = self._candidate
+        with self._roles.lock:
+            process = self._roles.candidate
         if process is None:
             raise DeviceError("candidate_crashed", "there is no candidate")
         if process.ended:
@@ -258,20 +218,23 @@ class WorkerHost:
                 goes on then.
         """
         start = time.monotonic()
-        with self._lock:
-            previous, target = self._previous, self._standby
+        with self._roles.lock:
+            previous, target = self._roles.previous, self._roles.standby
         if previous is None:
             raise DeviceError("swap_failed", "there is no previous version to go back to")
-        if target is None or target.ended:
+        fresh = target is None or target.ended
+        if target is None or fresh:
             target = self._pool.spawn(*previous, nice=0)
-            try:
+        try:
+            if fresh:
                 self._load(target, candidate=False)
-            except DeviceError:
+            self._flip(target)
+        except DeviceError:
+            if fresh:
                 self._pool.end(target)
-                raise
-        self._flip(target)
-        with self._lock:
-            self._previous = None
+            raise
+        with self._roles.lock:
+            self._roles.previous = None
         self.release_standby()
         took = (time.monotonic() - start) * 1000
         _log.info("worker_reverted slot=%s version=%d revert_ms=%.1f", self._slot, target.version, took)
@@ -279,71 +242,51 @@ class WorkerHost:
 
     def release_standby(self) -> None:
         """End the standby; its last counts stay for `collect`, its directory stays what `revert` goes back to."""
-        with self._lock:
-            process = self._standby
-            if process is None or process is self._serving:
+        with self._roles.lock:
+            process = self._roles.standby
+            if process is None or process is self._roles.serving:
                 return  # a standby that stands in for a crashed live worker stays until that one is back
-            self._standby = None
+            self._roles.standby = None
         self._pool.end(process)
 
     def _flip(self, taker: WorkerProcess) -> None:
         """Let `taker` serve and be in charge; what serves now gives it everything and becomes standby."""
-        with self._lock:
-            self._flipping = True
+        with self._roles.lock:
+            self._roles.flipping = True
         try:
             taker.call(lambda call: Promote(call=call), timeout_s=_CALL_S, late="swap_failed")
-            giver = self._serving_worker()
+            giver = self._roles.able_to_serve()
             if giver is not taker:
                 self._exchange(giver, taker)
         except DeviceError:
-            with self._lock:
-                self._flipping = False
-                self._recover()
+            with self._roles.lock:
+                self._roles.flipping = False
+                self._roles.recover()
             raise
-        with self._lock:
-            surplus = self._settle_roles(taker)
-            self._flipping = False
-            self._recover()  # it may have died since
+        with self._roles.lock:
+            surplus = self._roles.settle(taker)
+            self._roles.flipping = False
+            self._roles.recover()  # it may have died since
         for process in surplus:
             self._pool.end(process)
 
-    def _settle_roles(self, taker: WorkerProcess) -> list[WorkerProcess]:
-        """After a flip: who is what; returns the workers nobody needs."""
-        before = [process for process in (self._live, self._standby) if process not in (None, taker)]
-        alive = [process for process in before if process is not None and not process.ended]
-        self._standby = alive[0] if alive else None
-        last = self._standby or next((process for process in before if process is not None), None)
-        if last is not None:
-            self._previous = (last.directory, last.manifest)
-        if taker is self._candidate:
-            self._candidate = None
-        self._live = self._serving = taker
-        self._live_since = time.monotonic()
-        self._restarts = 0
-        self._pool.set_timer(None, self._restart)
-        replacement, self._replacement = self._replacement, None
-        return [*alive[1:], *([replacement] if replacement is not None else [])]
-
     def _exchange(self, giver: WorkerProcess | None, taker: WorkerProcess) -> None:
         if giver is None:
-            taker.call(self._serve_call(peer=False), self._sockets.descriptors, timeout_s=_CALL_S, late="swap_failed")
+            taker.call(serve_call(peer=False), self._sockets.descriptors, timeout_s=_CALL_S, late="swap_failed")
             return
         left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with left, right:
             descriptors = [*self._sockets.descriptors, right.fileno()]
-            taker.call(self._serve_call(peer=True), descriptors, timeout_s=_CALL_S, late="swap_failed")
+            taker.call(serve_call(peer=True), descriptors, timeout_s=_CALL_S, late="swap_failed")
             right.close()  # the giver must see the end when the taker dies
             try:
-                giver.call(_hand_over, [left.fileno()], timeout_s=_SWAP_S, late="swap_failed", spare=True)
+                giver.call(hand_over_call, [left.fileno()], timeout_s=_SWAP_S, late="swap_failed", spare=True)
             except DeviceError as error:
                 if giver.ended and not taker.ended:
                     return  # the giver died: the taker serves, the clients of the dead one connect again
                 taker.expected_end = True
                 taker.kill()  # the giver takes back what was not claimed when it sees the taker's end
                 raise DeviceError("swap_failed", error.detail) from error
-
-    def _serve_call(self, *, peer: bool) -> Callable[[int], Serve]:
-        return lambda call: Serve(call=call, peer=peer)
 
     # --- counts -------------------------------------------------------------------------------------------------------
 
@@ -353,113 +296,22 @@ class WorkerHost:
 
     def poll(self) -> list[WorkerExit]:
         """Workers that ended by themselves since the last call; a live one is being restarted already."""
-        with self._lock:
-            exits, self._exits = self._exits, []
-        return exits
+        return self._roles.exits()
 
     def close(self) -> None:
         """End all workers, after the requests they answer, and the listening sockets; twice is allowed."""
-        with self._lock:
-            if self._closing:
+        with self._roles.lock:
+            if self._roles.closing:
                 return
-            self._closing = True
+            self._roles.closing = True
         self._pool.close()
         self._sockets.close()
-
-    # --- crashes (on the pool's thread) -------------------------------------------------------------------------------
-
-    def _on_exit(self, process: WorkerProcess) -> None:
-        with self._lock:
-            if process is self._replacement:
-                self._replacement = None
-                self._schedule_restart()
-            if process.expected_end or self._closing:
-                return
-            role = next((name for name, known in self._roles() if known is process), "candidate")
-            self._exits.append(WorkerExit(process.version, role, process.status, process.signal, process.how_ended()))
-            self._crashes += role == "live"
-            _log.warning(
-                "worker_ended slot=%s version=%d role=%s how=%s", self._slot, process.version, role, process.how_ended()
-            )
-            if not self._flipping:
-                self._recover()
-
-    def _roles(self) -> list[tuple[str, WorkerProcess | None]]:
-        return [("live", self._live), ("live", self._replacement), ("standby", self._standby)]
-
-    def _recover(self) -> None:
-        """Where the live worker is gone: let the standby serve at once, and start the live version again."""
-        if self._closing or self._live is None or not self._live.ended:
-            return
-        if self._serving_worker() is None:
-            self._serving = None
-            if self._standby is not None and not self._standby.ended:
-                self._serving = self._standby
-                self._standby.post(self._serve_call(peer=False), self._sockets.descriptors)
-        if self._replacement is None:
-            self._schedule_restart()
-
-    def _schedule_restart(self) -> None:
-        if time.monotonic() - self._live_since > _CALM_S:
-            self._restarts = 0
-        pause = _RESTART_PAUSES_S[min(self._restarts, len(_RESTART_PAUSES_S) - 1)]
-        self._restarts += 1
-        self._pool.set_timer(time.monotonic() + pause, self._restart)
-
-    def _restart(self) -> None:
-        with self._lock:
-            crashed = self._live
-            if self._closing or self._flipping or crashed is None or not crashed.ended or self._replacement:
-                return
-            process = self._pool.spawn(crashed.directory, crashed.manifest, nice=0)
-            self._replacement = process
-        process.post(
-            self._load_call(process, candidate=False, again=True), on_reply=lambda r: self._reloaded(process, r)
-        )
-
-    def _reloaded(self, process: WorkerProcess, reply: Reply | None) -> None:
-        with self._lock:
-            if process is not self._replacement:
-                return
-            if not isinstance(reply, Done) or self._flipping:
-                process.expected_end = True
-                process.kill()  # its end schedules the next try
-                return
-            giver = self._serving_worker()
-            self._replacement = None
-            self._live = self._serving = process
-            self._live_since = time.monotonic()
-            if giver is None:
-                process.post(self._serve_call(peer=False), self._sockets.descriptors)
-                return
-            left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with left, right:
-                process.post(self._serve_call(peer=True), [*self._sockets.descriptors, right.fileno()])
-                giver.post(_hand_over, [left.fileno()])
 
     # --- small --------------------------------------------------------------------------------------------------------
 
     def _load(self, process: WorkerProcess, *, candidate: bool) -> None:
-        done = process.call(self._load_call(process, candidate=candidate), timeout_s=self._settings.load_timeout_s)
+        done = process.call(
+            load_call(self._settings, process, candidate=candidate), timeout_s=self._settings.load_timeout_s
+        )
         if candidate:
             self._priority = done.text
-
-    def _load_call(self, process: WorkerProcess, *, candidate: bool, again: bool = False) -> Callable[[int], Load]:
-        settings = self._settings
-        return lambda call: Load(
-            call=call,
-            directory=str(process.directory),
-            intra_threads=settings.intra_threads,
-            concurrency=settings.concurrency,
-            memory_limit_mb=settings.memory_limit_mb,
-            cpu_limit_s=int(settings.load_timeout_s * _CPU_LIMIT_FACTOR) if candidate else None,
-            check_digests=not again,
-        )
-
-    def _serving_worker(self) -> WorkerProcess | None:
-        with self._lock:
-            return self._serving if self._serving is not None and not self._serving.ended else None
-
-
-def _hand_over(call: int) -> HandOver:
-    return HandOver(call=call)

@@ -323,9 +323,10 @@ def _set_limits(load: Load) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     if load.cpu_limit_s is not None:
         used = int(time.process_time()) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (used + load.cpu_limit_s, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_CPU, (used + load.cpu_limit_s, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
 def _lift_limits() -> None:
     """A live worker has no CPU limit; the memory limit stays with it."""
-    resource.setrlimit(resource.RLIMIT_CPU, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
