@@ -3,6 +3,7 @@
 Not here: the database (migrations), the broker's files, the first administrator's token.
 """
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,6 +21,7 @@ from wavegate_shared.errors import UsageError
 
 __all__ = ["Trust", "initialise", "maintain", "open_trust"]
 
+_log = logging.getLogger(__name__)
 _UNSPECIFIED = ("", "0.0.0.0", "::")  # noqa: S104 - addresses to listen on, not names anyone connects to
 
 
@@ -49,6 +51,7 @@ def initialise(settings: Settings, now: datetime) -> None:
         if not repository.store.ready:
             keystore.init()
             repository.init(now)
+        _complete_rotation(repository, now)
         Authority(settings.ca_dir).init(now, _names(settings))
 
 
@@ -83,6 +86,15 @@ def maintain(trust: Trust, engine: Engine, now: datetime) -> list[str]:
         trust.authority.crl(serials, now)
         signed.append("crl")
     return signed
+
+
+def _complete_rotation(repository: TufRepo, now: datetime) -> None:
+    """Finish a key's replacement that a crash cut short; without the offline keys this has to wait."""
+    try:
+        if repository.sync_keys(now):
+            _log.warning("keys_synced what=targets reason=rotation_was_cut_short")
+    except UsageError as error:
+        _log.warning("keys_not_synced reason=%s", error)
 
 
 def _names(settings: Settings) -> list[str]:

@@ -206,6 +206,11 @@ class Authority:
         """Where the revocation list (PEM) is."""
         return self._directory / "crl.pem"
 
+    def listed_serials(self) -> list[str]:
+        """Serials (hex) the present revocation list names."""
+        present = x509.load_pem_x509_crl(self.crl_path.read_bytes())
+        return sorted(serial_text(entry.serial_number) for entry in present)
+
     def crl_due(self, now: datetime) -> bool:
         """Whether the revocation list is missing or a day old."""
         expires = self.expiries().get("crl")

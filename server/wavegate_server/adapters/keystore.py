@@ -27,6 +27,7 @@ ROOT_ROLES = ("root-1", "root-2", "root-3")
 QUICK_START_ROLES = (*ROOT_ROLES, "targets", "release", "snapshot", "timestamp", "director", "time")
 """`release` signs for every model that has no key of its own (`release/<model>`)."""
 _SHARED_RELEASE = "release"
+_NEXT = ".next"
 
 
 class KeyPlace(StrEnum):
@@ -71,21 +72,29 @@ class KeyStore:
         make_directory(self.directory, mode=0o700)
         with self._lock():
             entry = self._entries().get(role)
-            return _public(entry) if entry else self._generate(role, f"{quote(role, safe='')}.pem")
+            return _public(entry) if entry else self._generate(role)
 
-    def replace(self, role: str) -> Key:
-        """A new key for a role that has one; the old file stays beside it, renamed, until the caller retires it.
+    def pending(self, role: str) -> Key:
+        """The key that will follow the role's present one, made on the first call; its signer is `signer(role + ".next")`."""
+        self._entry(role)
+        return self.create(f"{role}{_NEXT}")
+
+    def promote(self, role: str) -> None:
+        """Let the pending key be the role's key from now on; the old private file, when it is here, is destroyed.
 
         Raises:
-            UsageError: `key_missing` when the role has none.
+            UsageError: `conflict` when there is no pending key.
         """
         with self._lock():
-            old = self._entry(role)
-            file = self._file(old)
-            name = f"{quote(role, safe='')}.pem"
-            if file is not None and file.is_file() and file == self.directory / name:
-                file.rename(self.directory / f"{quote(role, safe='')}.{old.keyid[:12]}.old")
-            return self._generate(role, name)
+            entries = self._entries()
+            coming = entries.pop(f"{role}{_NEXT}", None)
+            if coming is None:
+                raise UsageError("conflict", f"no key waits to follow the one of {role}")
+            old = entries.get(role)
+            self._store({**entries, role: coming})
+            file = self._file(old) if old is not None else None
+            if file is not None:
+                file.unlink(missing_ok=True)
 
     def has_own(self, role: str) -> bool:
         """Whether the role has a key of its own (the shared release key does not count)."""
@@ -163,15 +172,18 @@ class KeyStore:
     def _lock(self) -> Any:
         return locked(self.directory / ".lock")
 
-    def _generate(self, role: str, name: str) -> Key:
+    def _generate(self, role: str) -> Key:
         private = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         key = signer_from_pem(private).public_key
+        name = f"{quote(role.removesuffix(_NEXT), safe='')}.{key.keyid[:12]}.pem"
         write_durable(self.directory / name, private, mode=PRIVATE)
         self._register(role, _Entry(f"file:{name}", key.keyid, key.to_dict()))
         return key
 
     def _register(self, role: str, entry: _Entry) -> None:
-        entries = {**self._entries(), role: entry}
+        self._store({**self._entries(), role: entry})
+
+    def _store(self, entries: dict[str, _Entry]) -> None:
         document = {"schema": 1, "keys": {name: asdict(value) for name, value in entries.items()}}
         write_durable(self.directory / "keys.json", json.dumps(document, indent=1).encode(), mode=PRIVATE)
 

@@ -10,6 +10,7 @@ Source: TUF specification 1.0.34; Uptane standard 2.0 for the split between this
 """
 
 import json
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -23,7 +24,7 @@ from wavegate_server.adapters.tuf_store import TufStore
 from wavegate_shared.errors import TrustError, UsageError
 from wavegate_shared.manifest import MODEL_NAME, Manifest, decode_manifest, target_path
 
-__all__ = ["DIRECTOR_TARGET", "RESERVED_MODELS", "RESIGN_EVERY", "TufRepo", "director_document"]
+__all__ = ["DIRECTOR_TARGET", "RESERVED_MODELS", "RESIGN_EVERY", "TufRepo"]
 
 DIRECTOR_TARGET = "system/director.json"
 RESERVED_MODELS = frozenset({"system", "bench", "targets", "metadata"})
@@ -65,7 +66,8 @@ class TufRepo:
         """
         if MODEL_NAME.fullmatch(model) is None or model in RESERVED_MODELS:
             raise UsageError("invalid", f"{model!r} cannot be a model's name")
-        self._change(now, lambda change: delegate(change, self.keys, f"release/{model}", f"{model}/*"))
+        role = f"release/{model}"
+        self._change(now, lambda change: delegate(change, self.keys, role, paths_of(role)))
 
     def ensure_bench(self, hardware_class: str, now: datetime) -> None:
         """Delegate `bench/<class>/*` to role `bench/<class>`, with a key of its own that is made when there is none."""
@@ -73,7 +75,7 @@ class TufRepo:
             raise UsageError("invalid", f"{hardware_class!r} cannot be a hardware class")
         role = f"bench/{hardware_class}"
         self.keys.create(role)
-        self._change(now, lambda change: delegate(change, self.keys, role, f"{role}/*"))
+        self._change(now, lambda change: delegate(change, self.keys, role, paths_of(role)))
 
     def publish(self, model: str, number: int, manifest: bytes, now: datetime) -> None:
         """Sign a version in; the model is delegated when it was not. Publishing the same bytes again changes nothing.
@@ -132,6 +134,7 @@ class TufRepo:
                 raise UsageError("not_found", f"no model {model!r} was ever published")
             floors = _min_seq(change.look("targets"))
             floor = max(floors.get(model, 0), min_seq or 0)
+            healed = delegate(change, self.keys, role, paths_of(role))
             gone = [
                 path for path in change.look(role).targets if path == target_path(model, number) or _seq(path) < floor
             ]
@@ -139,7 +142,7 @@ class TufRepo:
                 del change.edit(role).targets[path]
             if floor > floors.get(model, 0):
                 set_director(change, director_document(self.keys, {**floors, model: floor}))
-            if gone or floor > floors.get(model, 0):
+            if healed or gone or floor > floors.get(model, 0):
                 change.commit()
 
     def resign_online(self, now: datetime) -> bool:
@@ -162,8 +165,20 @@ class TufRepo:
             for role in roles:
                 if not change.has(role):
                     raise UsageError("not_found", f"no role {role!r} in the release list")
+                if role != "targets":
+                    delegate(change, self.keys, role, paths_of(role))
                 change.edit(role)
             change.commit()
+
+    def sync_keys(self, now: datetime) -> bool:
+        """Enter the key store's director, time and release keys where the signed metadata still name others.
+
+        The second half of a key's replacement, and what completes one that a crash cut short. Whether anything was signed.
+
+        Raises:
+            UsageError: `key_missing`.
+        """
+        return self._change(now, lambda change: _sync_keys(change, self.keys))
 
     def read(self, name: str) -> bytes | None:
         """A document for devices: `metadata/<file>` or `targets/<dir>/<sha256>.<file>`; None when there is none."""
@@ -205,15 +220,16 @@ class TufRepo:
 
     def min_seq(self, model: str) -> int:
         """Lowest release number of the model that is not revoked; 0 when nothing was."""
-        return _min_seq(Change(self.store, self.keys, self.store.timestamp().signed.expires).look("targets")).get(
-            model, 0
-        )
+        version = self.store.snapshot().signed.meta["targets.json"].version
+        return _min_seq(self.store.targets("targets", version).signed).get(model, 0)
 
-    def _change(self, now: datetime, edit: Any) -> None:
+    def _change(self, now: datetime, edit: Callable[[Change], bool]) -> bool:
         with self.store.changing():
             change = Change(self.store, self.keys, now)
-            if edit(change):
+            changed = edit(change)
+            if changed:
                 change.commit()
+        return changed
 
     def _first_root(self, now: datetime) -> Metadata[Root]:
         root = Root(expires=expiry_of("root", now), consistent_snapshot=True)
@@ -232,6 +248,12 @@ class TufRepo:
 
     def _snapshot_due(self, now: datetime) -> bool:
         return self.store.snapshot().signed.expires - now < EXPIRY["snapshot"] / 2
+
+
+def paths_of(role: str) -> str:
+    """The target paths a delegated role may list: `<model>/*` for `release/<model>`, `bench/<class>/*` for `bench/<class>`."""
+    kind, _, name = role.partition("/")
+    return f"{name}/*" if kind == "release" else f"{role}/*"
 
 
 def director_document(keys: KeyStore, min_seq: dict[str, int]) -> dict[str, Any]:
@@ -283,6 +305,18 @@ def add_target(change: Change, role: str, path: str, data: bytes) -> bool:
     change.edit(role).targets[path] = target
     change.add_file(path, data)
     return True
+
+
+def _sync_keys(change: Change, keys: KeyStore) -> bool:
+    targets = change.look("targets")
+    document = director_document(keys, _min_seq(targets))
+    changed = bool(targets.targets[DIRECTOR_TARGET].custom != document)
+    if changed:
+        set_director(change, document)
+    known = (targets.delegations or Delegations({}, {})).roles or {}
+    for role in list(known):
+        changed = delegate(change, keys, role, paths_of(role)) or changed
+    return changed
 
 
 def _target_file(path: str, data: bytes, extra: dict[str, Any] | None = None) -> TargetFile:
