@@ -159,7 +159,8 @@ class Taker:
     Args:
         channel: leads to the giver; owned from here on.
         on_connections: called with each batch; the receiver watches them and calls `claim` before the first read.
-        on_predictions: called with predictions of the giver.
+        on_ring: called with the predictions the giver made before.
+        on_prediction: called with each one it makes meanwhile.
         on_settled: called once when the giver has sent all it could, or is gone: from here on an unknown request id is
             unknown.
     """
@@ -169,12 +170,14 @@ class Taker:
         channel: Channel,
         *,
         on_connections: Callable[[list[tuple[socket.socket, int, bytes]]], None],
-        on_predictions: Callable[[list[Prediction]], None],
+        on_ring: Callable[[list[Prediction]], None],
+        on_prediction: Callable[[Prediction], None],
         on_settled: Callable[[], None],
     ) -> None:
         self.channel = channel
         self._on_connections = on_connections
-        self._on_predictions = on_predictions
+        self._on_ring = on_ring
+        self._on_prediction = on_prediction
         self._on_settled = on_settled
         self.settled = False
         self.ended = False
@@ -204,9 +207,10 @@ class Taker:
             self.close()
             return
         if isinstance(message, RingFile):
-            self._on_predictions(_read_ring(packet))
+            self._on_ring(_read_ring(packet))
         elif isinstance(message, RingPart):
-            self._on_predictions(decode_ring(message.data))
+            for prediction in decode_ring(message.data):
+                self._on_prediction(prediction)
         elif isinstance(message, Connections):
             sockets = [socket.socket(fileno=descriptor) for descriptor in packet.descriptors]
             packet.descriptors.clear()

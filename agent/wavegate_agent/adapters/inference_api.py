@@ -68,10 +68,15 @@ class InferenceApi:
             ("X-Wavegate-Manifest-Sha256", version.digest),
         ]
 
-    def remember(self, predictions: Iterable[Prediction]) -> None:
-        """Keep predictions for labels to come; any thread."""
+    def remember(self, prediction: Prediction) -> None:
+        """Keep a prediction for a label to come; any thread."""
         with self._ring_lock:
-            self._ring.add_all(predictions)
+            self._ring.add(prediction)
+
+    def remember_older(self, predictions: Iterable[Prediction]) -> None:
+        """Keep what another worker predicted before this one took over."""
+        with self._ring_lock:
+            self._ring.add_older(predictions)
 
     def predictions(self) -> list[Prediction]:
         """What is remembered, oldest first."""
@@ -210,7 +215,7 @@ class InferenceApi:
         samples = int(output.shape[0]) if output.ndim else 1
         data = np.ascontiguousarray(output, dtype=np.float32).tobytes()
         prediction = Prediction(request_id, self._version.manifest.version, samples, data)
-        self.remember([prediction])
+        self.remember(prediction)
         self.on_prediction(prediction)
 
 

@@ -223,7 +223,11 @@ class Worker:
             self._taker.close()
         api.settling = True
         self._taker = taker = Taker(
-            channel, on_connections=on_connections, on_predictions=api.remember, on_settled=on_settled
+            channel,
+            on_connections=on_connections,
+            on_ring=api.remember_older,
+            on_prediction=api.remember,
+            on_settled=on_settled,
         )
 
         def on_readable() -> None:

@@ -70,9 +70,12 @@ class PredictionRing:
             self._bytes -= len(oldest.outputs)
         return True
 
-    def add_all(self, predictions: Iterable[Prediction]) -> None:
-        """Remember what another worker remembered, in its order."""
-        for prediction in predictions:
+    def add_older(self, predictions: Iterable[Prediction]) -> None:
+        """Remember what another worker remembered, as older than everything here: what is here leaves last."""
+        newer = list(self._entries.values())
+        self._entries.clear()
+        self._bytes = 0
+        for prediction in (*predictions, *newer):
             self.add(prediction)
 
     def __contains__(self, request_id: str) -> bool:
