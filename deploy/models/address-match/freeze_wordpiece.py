@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tokenizers.implementations import BertWordPieceTokenizer
+from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
 WORDS = (
     "street avenue village flat unit st north port the king queen new green hill un aff able ing ton wood ville "
