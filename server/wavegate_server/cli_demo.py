@@ -97,7 +97,7 @@ def _run(work: Path, bundle: Path, rate: float, json_file: Path | None, *, keep:
     console = Console(highlight=False)
 
     def say(text: str) -> None:
-        console.print(f"{time.monotonic() - started:6.1f} s  {escape(text)}")
+        console.print(f"{time.monotonic() - started:6.1f} s  {escape(text)}", soft_wrap=True)
 
     with Processes(work / "logs") as processes:
         fleet = Fleet(work, processes, samples=bundle.parent / "traffic.jsonl", rate_per_s=rate)

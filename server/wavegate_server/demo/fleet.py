@@ -90,8 +90,8 @@ class Fleet:
 
     def enrol(self, device: DemoDevice) -> None:
         """Register a device, and let its agent redeem the one-time token."""
-        place = ("--class", device.hardware_class, "--site", device.site)
-        token = self.wavegate("device", "token", device.id, *place)["token"]
+        place = {"id": device.id, "class": device.hardware_class, "site": device.site}
+        token = self.api.post("/devices", place)["token"]["token"]
         self._call([command("wavegate-agent"), "enroll", "--token", token, "--server", self.url, *self._state(device)])
 
     def start_agent(self, device: DemoDevice) -> None:

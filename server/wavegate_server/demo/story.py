@@ -105,7 +105,7 @@ class Story:
 
     def _take(self, bundle: Path, number: int, *options: str) -> None:
         taken = self._fleet.wavegate("model", "import", str(bundle), *options)
-        version = int(taken.get("version") or taken.get("number") or 0)
+        version = int(taken["version"]["number"])
         if version != number:
             raise UsageError("conflict", f"{bundle.name} became version {version}, the demo wants {number}")
         self._fleet.wavegate("model", "publish", MODEL, str(number))
