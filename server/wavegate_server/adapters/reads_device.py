@@ -221,9 +221,8 @@ def device_why(session: Session, device_id: str) -> DeviceWhy:
         steps += _assignment_steps(newest[0])
     history = device_history(session, device_id, limit=3)
     steps += [_report_step(entry, row) for entry, row in zip(history, _bodies(session, device_id, 3), strict=True)]
-    for rollout_id in dict.fromkeys([*(r.rollout_id for r in newest), *(h.rollout for h in history)]):
-        if rollout_id:
-            steps += _rollout_steps(session, rollout_id)
+    if newest and newest[0].rollout_id:
+        steps += _rollout_steps(session, newest[0].rollout_id)
     if not steps:
         steps.append(_step("nothing", row.created_at))
     return DeviceWhy(device_id, running.model, running.version, tuple(steps))

@@ -28,8 +28,10 @@ def milliseconds(value: float | None) -> str:
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A share as per cent."""
-    return NONE if value is None else f"{100 * value:.{digits}f} %"
+    """A share as per cent; one digit more below 2 %, where error shares live."""
+    if value is None:
+        return NONE
+    return f"{100 * value:.{digits + (0 < abs(value) < 0.02)}f} %"
 
 
 def points(value: float | None) -> str:

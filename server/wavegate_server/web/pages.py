@@ -14,6 +14,7 @@ __all__ = ["add_pages"]
 
 _DEFAULT_RANGE = "1h"
 _ROWS = 50
+_EVENTS = 16
 
 
 def add_pages(router: APIRouter, desk: Desk) -> None:
@@ -45,7 +46,7 @@ def add_pages(router: APIRouter, desk: Desk) -> None:
             data: dict[str, Any] = {
                 "device": reads.device_detail(session, desk.now(), device_id),
                 "events": reads.device_events(
-                    session, device_id, cursor=request.query_params.get("events"), limit=_ROWS // 2
+                    session, device_id, cursor=request.query_params.get("events"), limit=_EVENTS
                 ),
                 "older": bool(request.query_params.get("events")),
                 "history": reads.device_history(session, device_id),

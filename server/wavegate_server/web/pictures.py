@@ -11,6 +11,9 @@ __all__ = ["Arc", "Interval", "Segment", "donut", "interval", "sparkline", "stac
 _GAP = 0.8
 """Space between two arcs, in per cent of the ring."""
 
+_REACH = 40
+"""Beyond so many margins an estimate is cut at the edge, or the margin itself could not be seen."""
+
 
 @dataclass(frozen=True, slots=True)
 class Arc:
@@ -73,18 +76,22 @@ def stacked(counts: Mapping[str, int]) -> tuple[Segment, ...]:
 
 
 def sparkline(values: Sequence[float | None], *, width: int = 96, height: int = 24) -> str:
-    """The `d` of an SVG path from zero at the bottom; a gap where nothing was measured; empty for nothing at all."""
+    """The `d` of an SVG path; a gap where nothing was measured; empty for nothing at all.
+
+    The scale spans at least half of the highest value, so that ordinary noise stays small.
+    """
     known = [value for value in values if value is not None]
     if not known or len(values) < 2:
         return ""
     top = max(known) or 1.0
+    bottom = min(min(known), 0.5 * top)
     parts: list[str] = []
     pen_down = False
     for i, value in enumerate(values):
         if value is None:
             pen_down = False
             continue
-        x, y = i * width / (len(values) - 1), height - 2 - (height - 4) * value / top
+        x, y = i * width / (len(values) - 1), height - 2 - (height - 4) * (value - bottom) / (top - bottom)
         parts.append(f"{'L' if pen_down else 'M'}{x:.1f} {y:.1f}")
         if not pen_down and (i + 1 == len(values) or values[i + 1] is None):
             parts.append("h0.1")  # a single point still shows, as a dot
@@ -93,8 +100,8 @@ def sparkline(values: Sequence[float | None], *, width: int = 96, height: int = 
 
 
 def interval(mean: float, radius: float, margin: float) -> Interval:
-    """Place an estimate: the scale holds zero, the margin on its side and the interval, cut at four margins."""
-    reach = max(2 * margin, min(abs(mean) + radius, 4 * margin)) * 1.1 or 1.0
+    """Place an estimate: the scale holds zero, the margin and the interval, up to `_REACH` margins."""
+    reach = max(2 * margin, min(abs(mean) + radius, _REACH * margin)) * 1.08 or 1.0
 
     def place(value: float) -> float:
         return round(50 + 50 * max(-1.0, min(1.0, value / reach)), 2)

@@ -38,7 +38,7 @@ _SAME = 0.005
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """One row of the before/after table. `tone`: good, bad or empty; `share`: after in per cent of before, at most 100."""
+    """One row of the before/after table. `tone`: good, bad or empty; `share`: after in per cent of before, at most 100; None: no bar."""
 
     label: str
     before: str
@@ -90,7 +90,8 @@ class Words:
             change = f"{'+' if relative >= 0 else '−'}{abs(100 * relative):.1f} %"
         better = relative > 0 if up else relative < 0
         tone = "" if abs(relative) < _SAME else "good" if better else "bad"
-        share = round(min(100.0, 100 * row.after / row.before), 1) if row.before else None
+        drawn = row.before and row.unit != "share"  # a bar of 98 % beside one of 97 % says nothing
+        share = round(min(100.0, 100 * row.after / row.before), 1) if drawn else None
         return ComparisonRow(label, before, after, change, tone, share)
 
     def _place(self, name: str, value: str) -> str:

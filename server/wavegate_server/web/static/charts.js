@@ -27,6 +27,16 @@
   };
   const text = (unit, value) => (value == null ? "–" : texts[unit] ? texts[unit](value) : `${value.toPrecision(3)} ${unit}`);
 
+  // tick formats by the tick's width in seconds: its own text, then what a new year, month, day adds below it
+  const day = "\n{MM}-{DD}";
+  const clock = [
+    [86400 * 365, "{YYYY}", null, null, null, null, null, null, 1],
+    [86400 * 28, "{MM}", "\n{YYYY}", null, null, null, null, null, 1],
+    [86400, "{MM}-{DD}", "\n{YYYY}", null, null, null, null, null, 1],
+    [60, "{HH}:{mm}", day, null, day, null, null, null, 1],
+    [1, "{HH}:{mm}:{ss}", day, null, day, null, null, null, 1],
+  ];
+
   // a dashed line and the version's number where the device changed over
   const swaps = () => ({
     hooks: {
@@ -37,6 +47,7 @@
         ctx.save();
         ctx.font = `600 ${11 * ratio}px ${getComputedStyle(document.body).fontFamily}`;
         ctx.textBaseline = "middle";
+        ctx.textAlign = "left";
         for (const swap of data.swaps) {
           if (swap.t < plot.scales.x.min || swap.t > plot.scales.x.max) continue;
           const x = Math.round(plot.valToPos(swap.t, "x", true));
@@ -76,18 +87,19 @@
   };
 
   const options = (holder, lines, unit) => {
-    const axis = { stroke: css("--quiet"), grid: { stroke: css("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
+    const tick = (value) => text(unit, value).replace(/(\.\d*?)0+(?=\D|$)/, "$1").replace(/\.(?=\D|$)/, "");
+    const axis = { stroke: css("--quiet"), grid: { stroke: css("--line"), width: 1 }, ticks: { show: false }, font: `12px ${getComputedStyle(section).fontFamily}` };
     return {
       width: holder.clientWidth,
-      height: 190,
-      padding: [18, 8, 0, 0],
+      height: 210,
+      padding: [18, 20, 0, 0],
       plugins: [swaps()],
       cursor: { sync: { key: cursors.key }, points: { size: 6 }, drag: { x: true, y: false } },
       legend: { live: true, markers: { width: 0, fill: (plot, i) => plot.series[i].stroke() } },
       scales: { x: { range: () => [data.start, data.end] }, y: { range: range(unit) } },
       axes: [
-        { ...axis, space: 70 },
-        { ...axis, size: 62, space: 34, values: (_plot, ticks) => ticks.map((tick) => text(unit, tick).replace(/\.0+(?= )/, "")) },
+        { ...axis, space: 70, values: clock },
+        { ...axis, size: 62, space: 34, values: (_plot, ticks) => ticks.map(tick) },
       ],
       series: [
         { label: "", value: (_plot, at) => (at == null ? "" : new Date(at * 1000).toLocaleString(document.documentElement.lang, { hour12: false })) },

@@ -1,0 +1,53 @@
+"""Buttons of the rollout page: the same function as the API's, from this site only."""
+
+import pytest
+
+from tests.support.web_server import Dashboard
+from wavegate_server.adapters import reads
+from wavegate_server.adapters.database import read
+from wavegate_server.adapters.tokens import Role
+from wavegate_server.web.actions import offers
+
+ROLLOUT = "r5-address-match"
+
+
+def state(dashboard: Dashboard) -> str:
+    with read(dashboard.context.engine) as session:
+        return reads.rollout_detail(session, ROLLOUT).row.state
+
+
+def test_pause_and_resume(dashboard: Dashboard) -> None:
+    with dashboard.client(Role.OPERATOR) as client:
+        answer = client.post(f"/rollouts/{ROLLOUT}/pause")
+        assert (answer.status_code, answer.headers["location"]) == (303, f"/rollouts/{ROLLOUT}")
+        assert state(dashboard) == "paused"
+        assert "paused by a-operator" in client.get(f"/rollouts/{ROLLOUT}").text
+        client.post(f"/rollouts/{ROLLOUT}/resume")
+    assert state(dashboard) == "running"
+
+
+@pytest.mark.parametrize(
+    ("role", "origin"),
+    [(Role.OPERATOR, "https://evil.example"), (Role.OPERATOR, ""), (Role.VIEWER, "https://testserver")],
+)
+def test_another_site_or_a_viewer_changes_nothing(dashboard: Dashboard, role: Role, origin: str) -> None:
+    with dashboard.client(role) as client:
+        assert client.post(f"/rollouts/{ROLLOUT}/abort", headers={"Origin": origin}).status_code == 403
+    assert state(dashboard) == "running"
+
+
+def test_an_action_that_does_not_fit_is_a_conflict(dashboard: Dashboard) -> None:
+    with dashboard.client() as client:
+        assert client.post("/rollouts/r4-address-match/pause").status_code == 409
+        assert client.post(f"/rollouts/{ROLLOUT}/dance").status_code == 404
+
+
+def test_offers_fit_the_state(shared: Dashboard) -> None:
+    with read(shared.context.engine) as session:
+        going, over = reads.rollout_detail(session, ROLLOUT), reads.rollout_detail(session, "r4-address-match")
+    assert [(offer.name, offer.careful) for offer in offers(going)] == [
+        ("pause", False),
+        ("abort", True),
+        ("rollback", True),
+    ]
+    assert offers(over) == ()
