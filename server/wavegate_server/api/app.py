@@ -3,6 +3,7 @@
 Not here: the dashboard (`web/`), which the wiring adds to the same application.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -10,7 +11,9 @@ from fastapi.openapi.utils import get_openapi
 
 from wavegate_server.api import devices, enrol, models, rollouts, system, tokens
 from wavegate_server.api.context import Context
+from wavegate_server.api.limits import BodyLimit
 from wavegate_server.api.problems import MEDIA_TYPE, Boundary, add_problem_handlers, problem_responses
+from wavegate_server.config import Settings
 from wavegate_shared import __version__
 
 __all__ = ["PREFIX", "create_api"]
@@ -33,10 +36,10 @@ def create_api(context: Context) -> FastAPI:
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,  # these pages load scripts from a foreign host
         redoc_url=None,
-        max_body_size=_BODY_LIMIT,
     )
     app.state.context = context
     app.state.failures = 0
+    app.add_middleware(BodyLimit, limit=_limits(context.settings))
     app.add_middleware(Boundary)
     add_problem_handlers(app)
     for router in (system.router, enrol.router):
@@ -44,10 +47,13 @@ def create_api(context: Context) -> FastAPI:
     guarded = problem_responses(401, 403, 422)
     for router in (devices.router, models.router, rollouts.router, tokens.router):
         app.include_router(router, prefix=PREFIX, responses=guarded)
-    upload_limit = context.settings.upload_limit_mb << 20
-    app.include_router(models.uploads, prefix=PREFIX, responses=guarded, max_body_size=upload_limit)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
     return app
+
+
+def _limits(settings: Settings) -> Callable[[str], int]:
+    upload = settings.upload_limit_mb << 20
+    return lambda path: upload if path == f"{PREFIX}/models/import" else _BODY_LIMIT
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -56,7 +56,11 @@ def enrol(body: EnrolRequest, context: Ctx) -> EnrolAnswer:
     now = context.clock()
     with write(context.engine) as session:
         issued = enrolment.redeem(session, context.authority, body.token, body.csr, now)
-        audit.append(session, actor=f"device:{issued.device}", action="device.enrol", subject=issued.device, now=now)
+        actor, subject = f"device:{issued.device}", f"device/{issued.device}"
+        audit.append(session, actor=actor, action="device.enrol", subject=subject, now=now)
+        serials = enrolment.revoked_serials(session, now)
+    if serials:  # an enrolment anew ended the device's certificate before
+        context.authority.crl(serials, now)
     settings = context.settings
     return EnrolAnswer(
         certificate=issued.certificate,

@@ -24,11 +24,9 @@ from wavegate_server.api.pages import Page, Paging, page_of
 from wavegate_server.api.problems import problem_responses
 from wavegate_shared.errors import UsageError
 
-__all__ = ["router", "uploads"]
+__all__ = ["router"]
 
 router = APIRouter(tags=["models"])
-uploads = APIRouter(tags=["models"])
-"""Apart from the rest because its bodies may be larger."""
 ModelName = Annotated[str, Path(max_length=63, examples=["address-match"])]
 Number = Annotated[int, Path(ge=1, le=2**31 - 1, examples=[2])]
 _BLOCK = 1 << 20
@@ -143,7 +141,7 @@ def revoke(
         return _version_view(session, model, number)
 
 
-@uploads.post(
+@router.post(
     "/models/import",
     operation_id="import_bundle",
     summary="Import a bundle as a new version",

@@ -58,7 +58,7 @@ class Once:
         secret: bool = False,
     ) -> Response:
         """The answer to this request, stored under its key when it has one."""
-        content = body.model_dump_json().encode()
+        content = body.model_dump_json(by_alias=True).encode()
         if self.key is not None:
             session.exec(delete(IdempotencyKey).where(col(IdempotencyKey.created_at) <= self.now - KEY_LIFE))
             session.add(

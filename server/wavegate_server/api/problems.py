@@ -147,14 +147,15 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
 
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class only
-    code = _CODE_OF_STATUS.get(error.status_code, "invalid" if error.status_code < 500 else "internal")
+    status = 422 if error.status_code == 400 else error.status_code  # FastAPI's word for a form it cannot read
+    code = _CODE_OF_STATUS.get(status, "invalid" if status < 500 else "internal")
     headers = dict(error.headers or {})
     detail = str(error.detail)
     if error.status_code == 405:
         headers["Allow"] = ", ".join(_allowed(request))
     if error.status_code == 404:
         detail = f"nothing at {request.url.path}"
-    return problem_response(code, detail, status=error.status_code, headers=headers)
+    return problem_response(code, detail, status=status, headers=headers)
 
 
 def _allowed(request: Request) -> list[str]:

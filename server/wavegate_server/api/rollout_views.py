@@ -1,5 +1,6 @@
 """What the API takes and gives about rollouts."""
 
+import json
 from collections import defaultdict
 from datetime import datetime
 from typing import Annotated, Any
@@ -40,7 +41,7 @@ def _policy_schema() -> dict[str, Any]:
             )
         return [inline(item) for item in node] if isinstance(node, list) else node
 
-    schema: dict[str, Any] = inline(parts["Policy"])
+    schema: dict[str, Any] = json.loads(json.dumps(inline(parts["Policy"])))  # tuples become lists
     return schema
 
 

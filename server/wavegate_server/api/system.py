@@ -1,7 +1,6 @@
 """How the server is, and the certificate authority's certificate. No authentication: monitors and new devices ask."""
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
@@ -10,12 +9,12 @@ from wavegate_server.adapters.database import read
 from wavegate_server.api.context import Context, Ctx
 from wavegate_shared import __version__
 
-__all__ = ["Health", "router"]
+__all__ = ["HealthAnswer", "router"]
 
 router = APIRouter(tags=["system"])
 
 
-class Health(BaseModel):
+class HealthAnswer(BaseModel):
     """Whether the server can do its work.
 
     Attributes:
@@ -36,22 +35,22 @@ class Health(BaseModel):
     "/health",
     operation_id="health",
     summary="Live and ready",
-    responses={503: {"model": Health, "description": "live but not ready"}},
+    responses={503: {"model": HealthAnswer, "description": "live but not ready"}},
 )
-def health(request: Request, response: Response, context: Ctx) -> Health:
+def health(request: Request, response: Response, context: Ctx) -> HealthAnswer:
     """200 when ready, 503 when live but not ready; `checks` says what is wrong."""
     checks = {"database": _database(context)} | {name: check() for name, check in context.checks.items()}
     ready = not any(checks.values())
     response.status_code = 200 if ready else 503
-    return Health(ready=ready, checks=checks, failed_requests=request.app.state.failures)
+    return HealthAnswer(ready=ready, checks=checks, failed_requests=request.app.state.failures)
 
 
 @router.get(
     "/ca",
     operation_id="get_ca",
     summary="The certificate authority's certificate",
-    response_class=PlainTextResponse,
-    responses={200: {"content": {"application/x-pem-file": {}, "text/plain": {"schema": {"type": "string"}}}}},
+    response_class=Response,
+    responses={200: {"content": {"application/x-pem-file": {"schema": {"type": "string"}}}}},
 )
 def ca(context: Ctx) -> Response:
     """PEM. A device compares its fingerprint with the one in its enrolment token before it trusts it."""

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import Session, col, select
 
-from wavegate_server.adapters import reads_page
+from wavegate_server.adapters import audit, reads_page
 from wavegate_server.adapters.database import read, write
 from wavegate_server.adapters.tables import ApiToken
 from wavegate_server.adapters.tokens import Role, create_token, revoke_token
@@ -67,7 +67,7 @@ def list_tokens(context: Ctx, page: Paging, _: Manager) -> Page[ApiTokenView]:
     response_model=ApiTokenSecret,
     responses=problem_responses(409),
 )
-def new_token(body: NewApiToken, context: Ctx, once: OnceKey, _: Manager) -> Response:
+def new_token(body: NewApiToken, context: Ctx, once: OnceKey, who: Manager) -> Response:
     """The answer holds the token's text, this once."""
     now = context.clock()
     life = None if body.days is None else timedelta(days=body.days)
@@ -77,6 +77,8 @@ def new_token(body: NewApiToken, context: Ctx, once: OnceKey, _: Manager) -> Res
         text = create_token(session, name=body.name, role=body.role, now=now, life=life)
         row = session.exec(select(ApiToken).order_by(col(ApiToken.id).desc())).first()
         view = ApiTokenView.model_validate(row)
+        detail = {"name": view.name, "role": view.role}
+        audit.append(session, actor=who.name, action="token.create", subject=f"token/{view.id}", now=now, detail=detail)
         return once.answer(session, ApiTokenSecret(**view.model_dump(), token=text), status=201, secret=True)
 
 
@@ -86,10 +88,13 @@ def new_token(body: NewApiToken, context: Ctx, once: OnceKey, _: Manager) -> Res
     summary="End an API token",
     responses=problem_responses(404),
 )
-def end_token(token_id: Annotated[int, Path(ge=1, le=2**31 - 1)], context: Ctx, _: Manager) -> ApiTokenView:
+def end_token(token_id: Annotated[int, Path(ge=1, le=2**31 - 1)], context: Ctx, who: Manager) -> ApiTokenView:
     """At once, with every browser session opened with it. Again is the same."""
     with write(context.engine) as session:
-        return ApiTokenView.model_validate(revoke_token(session, token_id))
+        view = ApiTokenView.model_validate(revoke_token(session, token_id))
+        subject = f"token/{token_id}"
+        audit.append(session, actor=who.name, action="token.revoke", subject=subject, now=context.clock())
+        return view
 
 
 def _tokens(session: Session, page: PageQuery) -> reads_page.Page[ApiToken]:
