@@ -28,8 +28,8 @@ __all__ = ["Delivery", "Documents", "Lookup", "ObjectReader", "Send", "TimeSigne
 _LOG = logging.getLogger(__name__)
 _RATE_BYTES_S = 64 << 20
 _BURST_BYTES = 32 << 20
-_FRAME_COST = 1024
-"""What a request costs beside its bytes, so that many tiny ones are bounded too."""
+_REQUEST_COST = 16 * 1024
+"""What a request costs before its bytes (a look-up, a read, a signature), so that many tiny ones are bounded too."""
 _DEVICES_KEPT = 4096
 
 Send = Callable[[str, bytes, int], object]
@@ -83,7 +83,7 @@ class Delivery:
         self._objects = objects
         self._documents = tuf_repo
         self._director = director
-        self._send = send
+        self.send = send
         self._lookup = lookup
         self._topics = topics
         self._now = now
@@ -91,6 +91,8 @@ class Delivery:
 
     def handle(self, device_id: str, message: ChunkRequest | DocumentRequest | TimeRequest) -> None:
         """Answer one request of an active device; over its budget it is not answered, and asks again later."""
+        if not self._spend(device_id, _REQUEST_COST):
+            return
         try:
             if isinstance(message, TimeRequest):
                 self._answer_time(device_id, message)
@@ -101,16 +103,15 @@ class Delivery:
             _LOG.debug("delivery.not_sent device=%s error=%s", device_id, error)
 
     def _answer_time(self, device_id: str, message: TimeRequest) -> None:
-        if self._spend(device_id, _FRAME_COST):
-            envelope = self._director.answer_time(message.nonce, self._now())
-            self._send(self._topics.cmd(device_id), encode(TimeAnswer(envelope=msgspec.Raw(envelope))), 1)
+        envelope = self._director.answer_time(message.nonce, self._now())
+        self.send(self._topics.cmd(device_id), encode(TimeAnswer(envelope=msgspec.Raw(envelope))), 1)
 
     def _send_frames(self, device_id: str, frames: Iterator[Frame]) -> None:
         topic = self._topics.chunks(device_id)
         for frame in frames:
-            if not self._spend(device_id, len(frame.payload) + _FRAME_COST):
+            if not self._spend(device_id, len(frame.payload)):
                 return
-            self._send(topic, frame.encode(), 0)
+            self.send(topic, frame.encode(), 0)
 
     def _chunks(self, message: ChunkRequest) -> Iterator[Frame]:
         table = self._lookup.find(message.sha256)
