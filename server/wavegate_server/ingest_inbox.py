@@ -6,7 +6,7 @@ Its bound is the back-pressure: a full inbox stops the reading of the socket. (T
 
 import threading
 from collections import deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from wavegate_server.adapters.mqtt import Ack
 
@@ -16,8 +16,7 @@ BATCH_MESSAGES = 1000
 BATCH_S = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One message on its way. Attributes: device (of the topic), payload (wire form), ack."""
 
     device: str
@@ -37,14 +36,15 @@ class Inbox:
 
     def put(self, message: Message) -> bool:
         """Add a message; False once closed."""
+        items = self._items
         with self._changed:
-            while not self._closed and (len(self._items) >= self._max[0] or self._bytes >= self._max[1]):
+            while len(items) >= self._max[0] or self._bytes >= self._max[1] or self._closed:
+                if self._closed:
+                    return False
                 self._changed.wait()
-            if self._closed:
-                return False
-            self._items.append(message)
+            items.append(message)
             self._bytes += len(message.payload)
-            if len(self._items) == 1 or len(self._items) == BATCH_MESSAGES:
+            if len(items) == 1 or len(items) == BATCH_MESSAGES:
                 self._changed.notify_all()
             return True
 

@@ -123,19 +123,24 @@ class Histogram:
         if not data or data[0] != _VERSION:
             raise ValueError("unknown histogram version")
         size, at = _get(data, 1)
-        rest: Sequence[int] = data[at:]
+        numbers: Sequence[int] = data[at:]
         if size:
             first, at = _get(data, at)
             count, at = _get(data, at)
+            rest = data[at:]
             # ascii: every number is one byte, the usual case
-            rest = [first, count, *(data[at:] if data[at:].isascii() else _get_all(data, at))]
-        gaps, amounts = rest[0::2], rest[1::2]
+            numbers = [first, count, *(rest if rest.isascii() else _get_all(data, at))]
+        gaps, amounts = numbers[0::2], numbers[1::2]
         if len(gaps) != size or len(amounts) != size:
             raise ValueError("not as many buckets as the histogram says")
         order = list(itertools.accumulate(gaps))
         if 0 in gaps or 0 in amounts or (order and order[-1] > _MAX_BUCKET):
             raise ValueError("histogram out of order or out of range")
         return cls(dict(zip(order, amounts, strict=True)))
+
+    def __bool__(self) -> bool:
+        """Whether anything was counted."""
+        return bool(self._counts)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Histogram) and self._counts == other._counts

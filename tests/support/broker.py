@@ -21,7 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from wavegate_server.adapters.broker_process import RunningBroker, start_broker
 from wavegate_server.adapters.clock import now
-from wavegate_server.adapters.mosquitto import find_mosquitto
+from wavegate_server.adapters.mosquitto import MAX_QUEUED, find_mosquitto
 from wavegate_server.config import Settings
 
 __all__ = ["KINDS", "Client", "Files", "TestAuthority", "broker_settings", "running_broker", "tls_client", "utc"]
@@ -137,12 +137,14 @@ def broker_settings(directory: Path, kind: str) -> Settings:
 
 
 @contextlib.contextmanager
-def running_broker(directory: Path, kind: str) -> Iterator[tuple[RunningBroker, TestAuthority]]:
+def running_broker(
+    directory: Path, kind: str, *, max_queued: int = MAX_QUEUED
+) -> Iterator[tuple[RunningBroker, TestAuthority]]:
     """A broker of that kind, and its authority; skips where Mosquitto is not installed."""
     if kind == "mosquitto" and find_mosquitto() is None:
         pytest.skip("mosquitto is not installed: apt-get install mosquitto")
     authority = TestAuthority(directory / "ca")
-    broker = start_broker(broker_settings(directory, kind), authority)
+    broker = start_broker(broker_settings(directory, kind), authority, max_queued=max_queued)
     try:
         yield broker, authority
     finally:

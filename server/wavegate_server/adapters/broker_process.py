@@ -4,6 +4,7 @@ The child never outlives the server, is restarted when it dies, and is ended by 
 `settings.broker` = `auto` (Mosquitto when it is installed, else the embedded one), `embedded`, `mosquitto` or `external`.
 """
 
+import contextlib
 import getpass
 import json
 import logging
@@ -21,12 +22,19 @@ from pathlib import Path
 from typing import IO, Literal, Protocol
 
 from wavegate_server.adapters import clock
-from wavegate_server.adapters.mosquitto import MAX_PACKET_BYTES, MosquittoSettings, find_mosquitto, write_files
+from wavegate_server.adapters.durable import make_directory, write_durable
+from wavegate_server.adapters.mosquitto import (
+    MAX_PACKET_BYTES,
+    MAX_QUEUED,
+    MosquittoSettings,
+    find_mosquitto,
+    write_files,
+)
 from wavegate_server.adapters.mqtt import MqttAccess
 from wavegate_server.config import Settings
-from wavegate_shared.errors import UsageError
+from wavegate_shared.errors import UsageError, WavegateError
 
-__all__ = ["BrokerAuthority", "Kind", "RunningBroker", "start_broker"]
+__all__ = ["BrokerAuthority", "Kind", "RunningBroker", "read_revoked", "start_broker"]
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 8.0
@@ -34,6 +42,7 @@ RESTART_MIN_S = 0.2
 RESTART_MAX_S = 10.0
 POLL_S = 0.05
 RELOAD_WAIT_S = 5.0
+_REVOKED = "revoked.json"
 CRL_EVERY_S = 24 * 3600.0
 """The revocation list is valid for 30 days; an expired one would lock every device out."""
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  # told apart, not bound
@@ -81,11 +90,14 @@ class RunningBroker:
         host, port: where the server's own clients connect.
     """
 
-    def __init__(self, settings: Settings, authority: BrokerAuthority, kind: Kind, port: int) -> None:
+    def __init__(
+        self, settings: Settings, authority: BrokerAuthority, kind: Kind, port: int, max_queued: int = MAX_QUEUED
+    ) -> None:
         self.kind: Kind = kind
         self.host = _ANY_ADDRESS.get(settings.broker_host, settings.broker_host)
         self.port = port
         self._settings = settings
+        self._max_queued = max_queued
         self._authority = authority
         self._child: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
@@ -93,7 +105,7 @@ class RunningBroker:
         self._answering = threading.Event()
         self._failed = threading.Event()
         self._lock = threading.Lock()
-        self._revoked = _read_revoked(self._revoked_file)
+        self._revoked = read_revoked(settings.broker_dir)
         self._thread = threading.Thread(target=self._supervise, name="broker-supervisor", daemon=True)
 
     @property
@@ -122,7 +134,8 @@ class RunningBroker:
             if revoked == self._revoked:
                 return
             self._revoked = dict(revoked)
-            _replace(self._revoked_file, json.dumps(self._revoked, sort_keys=True))
+            make_directory(self._revoked_file.parent)
+            write_durable(self._revoked_file, json.dumps(self._revoked, sort_keys=True).encode(), mode=0o600)
         if self.kind == "mosquitto":
             self._reload()
 
@@ -136,7 +149,7 @@ class RunningBroker:
 
     @property
     def _revoked_file(self) -> Path:
-        return self._settings.broker_dir / "revoked.json"
+        return self._settings.broker_dir / _REVOKED
 
     def _start(self) -> bool:
         """Start the supervisor; whether the broker answered in time."""
@@ -152,18 +165,29 @@ class RunningBroker:
         while not self._stopping.is_set():
             started = time.monotonic()
             self._answering.clear()
-            self._child = self._spawn()
-            self._watch(self._child)
+            code = self._live_once()
             if self._stopping.is_set():
                 break
-            code = self._child.wait()
-            _end(self._child)
             if not self._ready.is_set():
                 self._failed.set()
             pause_s = RESTART_MIN_S if time.monotonic() - started > RESTART_MAX_S else min(pause_s * 2, RESTART_MAX_S)
-            _LOG.warning("broker_exited kind=%s code=%d restart_s=%.1f", self.kind, code, pause_s)
+            _LOG.warning("broker_exited kind=%s code=%s restart_s=%.1f", self.kind, code, pause_s)
             self._stopping.wait(pause_s)
         _end(self._child)
+
+    def _live_once(self) -> int | None:
+        """One life of the child; its exit code, None when it could not be started or is to stop."""
+        try:
+            self._child = child = self._spawn()
+        except (WavegateError, OSError) as error:
+            _LOG.warning("broker_not_started kind=%s error=%s", self.kind, error)
+            return None
+        self._watch(child)
+        if self._stopping.is_set():
+            return None
+        code = child.wait()
+        _end(child)
+        return code
 
     def _watch(self, child: subprocess.Popen[bytes]) -> None:
         """Until the child ends or the broker is to stop: report it ready, and sign the revocation list daily."""
@@ -189,21 +213,17 @@ class RunningBroker:
     def _embedded_command(self) -> list[str]:
         files = self._authority.service("broker")
         path = self._settings.broker_dir / "embedded.json"
-        _replace(
-            path,
-            json.dumps(
-                {
-                    "host": self._settings.broker_host,
-                    "port": self.port,
-                    "ca": str(files.ca),
-                    "certificate": str(files.certificate),
-                    "key": str(files.key),
-                    "deny_list": str(self._revoked_file),
-                    "topic_prefix": self._settings.topic_prefix,
-                    "max_packet_bytes": MAX_PACKET_BYTES,
-                }
-            ),
-        )
+        config = {
+            "host": self._settings.broker_host,
+            "port": self.port,
+            "ca": str(files.ca),
+            "certificate": str(files.certificate),
+            "key": str(files.key),
+            "deny_list": str(self._revoked_file),
+            "topic_prefix": self._settings.topic_prefix,
+            "max_packet_bytes": MAX_PACKET_BYTES,
+        }
+        write_durable(path, json.dumps(config).encode(), mode=0o600)
         return [sys.executable, "-m", "wavegate_server.adapters.embedded_broker", str(path)]
 
     def _mosquitto_command(self) -> list[str]:
@@ -217,7 +237,7 @@ class RunningBroker:
     def _write_mosquitto(self) -> Path:
         files = self._authority.service("broker")
         with self._lock:
-            self._authority.crl(sorted(self._revoked.values()), clock.now())
+            self._sign_revocations()
             settings = MosquittoSettings(
                 directory=self._settings.broker_dir,
                 host=self._settings.broker_host or "127.0.0.1",
@@ -228,8 +248,16 @@ class RunningBroker:
                 topics=self._settings.topics,
                 crl=self._authority.crl_path,
                 run_as=getpass.getuser() if os.geteuid() == 0 else None,
+                max_queued=self._max_queued,
             )
             return write_files(settings, self._revoked)
+
+    def _sign_revocations(self) -> None:
+        serials = sorted(serial for serial in self._revoked.values() if serial)
+        try:
+            self._authority.crl(serials, clock.now())
+        except (WavegateError, OSError) as error:  # the authority's key may be elsewhere: the present list stays
+            _LOG.warning("revocation_list_not_signed error=%s", error)
 
     def _reload(self) -> None:
         self._write_mosquitto()
@@ -248,15 +276,22 @@ class RunningBroker:
         try:
             with (
                 socket.create_connection((self.host, self.port), timeout=2) as plain,
-                context.wrap_socket(plain, server_hostname=self.host),
+                context.wrap_socket(plain, server_hostname=self.host) as tls,
             ):
+                with contextlib.suppress(OSError):
+                    tls.unwrap()  # a polite end: Mosquitto logs any other
                 return True
         except OSError:
             return False
 
 
-def start_broker(settings: Settings, authority: BrokerAuthority) -> RunningBroker:
+def start_broker(settings: Settings, authority: BrokerAuthority, *, max_queued: int = MAX_QUEUED) -> RunningBroker:
     """The broker the settings ask for, once it answers. `broker_port` 0 takes a free port.
+
+    Args:
+        settings: which broker, where.
+        authority: certificates and the revocation list.
+        max_queued: messages Mosquitto keeps for one client that is slow or away.
 
     Raises:
         UsageError: `setup` when Mosquitto is asked for and not installed, or the broker does not come up.
@@ -268,7 +303,7 @@ def start_broker(settings: Settings, authority: BrokerAuthority) -> RunningBroke
     attempts = 1 if settings.broker_port else 3
     for _ in range(attempts):
         port = settings.broker_port or _free_port(settings.broker_host)
-        broker = RunningBroker(settings, authority, kind, port)
+        broker = RunningBroker(settings, authority, kind, port, max_queued)
         if broker._start():
             return broker
         broker.stop()
@@ -299,26 +334,20 @@ def _free_port(host: str) -> int:
         return port
 
 
-def _read_revoked(path: Path) -> dict[str, str]:
+def read_revoked(broker_dir: Path) -> dict[str, str]:
+    """Who is shut out, as the broker was last told: device id -> certificate serial."""
     try:
-        return {str(name): str(serial) for name, serial in json.loads(path.read_bytes()).items()}
+        text = (broker_dir / _REVOKED).read_bytes()
+        return {str(name): str(serial) for name, serial in json.loads(text).items()}
     except FileNotFoundError:
         return {}
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    fresh.touch(mode=0o600)
-    fresh.write_text(text)
-    fresh.replace(path)
 
 
 def _pass_on(stream: IO[bytes], kind: str) -> None:
     """The child's own log lines, into ours."""
     with stream:
         for line in stream:
-            _LOG.warning("broker_says kind=%s text=%s", kind, line.decode(errors="replace").rstrip())
+            _LOG.info("broker_says kind=%s text=%s", kind, line.decode(errors="replace").rstrip())
 
 
 def _end(child: subprocess.Popen[bytes] | None) -> None:

@@ -10,9 +10,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from wavegate_server.adapters.durable import make_directory, write_durable
 from wavegate_shared.topics import SHARDS, Topics
 
-__all__ = ["MAX_PACKET_BYTES", "MosquittoSettings", "access_list", "configuration", "find_mosquitto", "write_files"]
+__all__ = [
+    "MAX_PACKET_BYTES",
+    "MAX_QUEUED",
+    "MosquittoSettings",
+    "access_list",
+    "configuration",
+    "find_mosquitto",
+    "write_files",
+]
 
 MAX_PACKET_BYTES = 1 << 20
 MAX_QUEUED = 64
@@ -119,14 +128,8 @@ def access_list(topics: Topics, denied: Iterable[str] = ()) -> str:
 
 
 def write_files(settings: MosquittoSettings, denied: Iterable[str] = ()) -> Path:
-    """Write both files (mode 0600, replaced in one step each); returns the configuration's path. Idempotent."""
-    settings.directory.mkdir(parents=True, exist_ok=True)
-    for path, text in (
-        (settings.access_file, access_list(settings.topics, denied)),
-        (settings.configuration_file, configuration(settings)),
-    ):
-        fresh = path.with_suffix(".new")
-        fresh.touch(mode=0o600)
-        fresh.write_text(text)
-        fresh.replace(path)
+    """Write both files (each replaced in one step); returns the configuration's path. Idempotent."""
+    make_directory(settings.directory)
+    write_durable(settings.access_file, access_list(settings.topics, denied).encode())
+    write_durable(settings.configuration_file, configuration(settings).encode())
     return settings.configuration_file

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,15 +164,14 @@ class Uplink(_Link):
         self._subscribed.set()
 
     def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
-        connection, mid, qos = self._connection, message.mid, message.qos
-
-        def ack() -> None:
-            # a packet id means nothing on a later connection: it may be another message's by then
-            with self._ack_lock:
-                if connection == self._connection:
-                    self._client.ack(mid, qos)
-
+        ack = partial(self._ack, self._connection, message.mid, message.qos)
         self._handler(message.topic, bytes(message.payload), ack)
+
+    def _ack(self, connection: int, mid: int, qos: int) -> None:
+        # a packet id means nothing on a later connection: it may be another message's by then
+        with self._ack_lock:
+            if connection == self._connection:
+                self._client.ack(mid, qos)
 
 
 class Downlink(_Link):

@@ -71,7 +71,7 @@ def _device_values(part: Sum) -> tuple[Any, ...]:
         part.model,
         part.requests,
         part.errors,
-        part.latency.encode(),
+        part.encoded(),
         part.score_sum,
         part.score_count,
         part.cpu_ms,
@@ -81,4 +81,4 @@ def _device_values(part: Sum) -> tuple[Any, ...]:
 
 
 def _fleet_values(part: Sum) -> tuple[Any, ...]:
-    return (part.requests, part.errors, part.latency.encode(), part.score_sum, part.score_count)
+    return (part.requests, part.errors, part.encoded(), part.score_sum, part.score_count)

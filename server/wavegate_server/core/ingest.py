@@ -32,6 +32,7 @@ LEVELS = (60, 3600, 86400)
 """Lengths of the roll-up buckets in seconds: each divides the next, so a longer bucket is a sum of shorter ones."""
 MAX_COUNT = 2**31 - 1
 MAX_NUMBER = 2**53
+MAX_FIGURE = 1e12
 MAX_NAME = 100
 MAX_SECONDS = 31 * 86400.0
 
@@ -80,14 +81,14 @@ def check_window(window: Window) -> SoundWindow:
     The schema says which fields there are; this says which values: one window that a database refuses must not take a
     whole batch with it.
     """
-    counts = (window.requests, window.errors, window.version, window.score_count)
-    figures = (
-        window.seconds,
-        window.score_sum,
-        *(each for each in (window.cpu_ms, window.rss_mb, window.anon_mb) if each is not None),
-        *(each for each in (window.agent_rss_mb, window.temperature_c) if each is not None),
-    )
-    if max(counts) > MAX_COUNT or not all(map(math.isfinite, figures)):
+    if (
+        window.requests > MAX_COUNT
+        or window.errors > MAX_COUNT
+        or window.version > MAX_COUNT
+        or window.score_count > MAX_COUNT
+        or not abs(window.score_sum) <= MAX_FIGURE
+        or any(each is not None and not abs(each) <= MAX_FIGURE for each in _figures(window))
+    ):
         raise TrustError("message_malformed", "a figure of the window is out of range")
     if not 0 < window.seconds <= MAX_SECONDS or window.start.tzinfo is None:
         raise TrustError("message_malformed", "the window has no length or no time zone")
@@ -115,6 +116,7 @@ class Sum:
     rss_mb: float | None = None
     anon_mb: float | None = None
     latency: Histogram = field(default_factory=Histogram)
+    _encoded: bytes | None = None  # of `latency`, while it is one window's
 
     def add_window(self, sound: SoundWindow) -> None:
         """Add one window."""
@@ -126,6 +128,7 @@ class Sum:
         self.cpu_ms += window.cpu_ms or 0.0
         self.rss_mb = _larger(self.rss_mb, window.rss_mb)
         self.anon_mb = _larger(self.anon_mb, window.anon_mb)
+        self._encoded = None if self.latency else window.latency
         self.latency.merge(sound.histogram)
 
     def add(self, other: "Sum") -> None:
@@ -137,7 +140,12 @@ class Sum:
         self.cpu_ms += other.cpu_ms
         self.rss_mb = _larger(self.rss_mb, other.rss_mb)
         self.anon_mb = _larger(self.anon_mb, other.anon_mb)
+        self._encoded = None if self.latency else other._encoded
         self.latency.merge(other.latency)
+
+    def encoded(self) -> bytes:
+        """The wire form of the latencies."""
+        return self.latency.encode() if self._encoded is None else self._encoded
 
 
 class Rollups:
@@ -197,6 +205,10 @@ def _add_to(sums: dict[_Key, Sum], key: _Key, part: Sum) -> None:
     if known is None:
         known = sums[key] = Sum(part.model)
     known.add(part)
+
+
+def _figures(window: Window) -> tuple[float | None, ...]:
+    return (window.cpu_ms, window.rss_mb, window.anon_mb, window.agent_rss_mb, window.temperature_c)
 
 
 def _larger(left: float | None, right: float | None) -> float | None:
