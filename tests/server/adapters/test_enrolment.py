@@ -153,7 +153,16 @@ class TestRefused:
     def test_of_a_device_that_is_revoked_meanwhile(self, engine: Engine, authority: Authority) -> None:
         token = token_for(engine, authority)
         revoke(engine)
-        refused("token_invalid", engine, authority, token)
+        assert "expired" in str(refused("token_invalid", engine, authority, token))
+
+    def test_of_a_revoked_device_even_if_the_token_had_lived_on(self, engine: Engine, authority: Authority) -> None:
+        revoke(engine)
+        with write(engine) as session:
+            device = session.get_one(Device, DEVICE)
+            device.state = "active"
+            token = create_token(session, authority, DEVICE, now=NOW)
+            device.state = "revoked"
+        assert "revoked" in str(refused("token_invalid", engine, authority, token))
 
     def test_a_broken_request_leaves_the_token_good(self, engine: Engine, authority: Authority) -> None:
         token = token_for(engine, authority)
