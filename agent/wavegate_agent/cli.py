@@ -15,14 +15,14 @@ from wavegate_agent.logs import configure
 from wavegate_shared import __version__
 from wavegate_shared.errors import WavegateError
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 _STATE = Path("/var/lib/wavegate-agent")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The command line, also for the documentation."""
     parser = argparse.ArgumentParser(
         prog="wavegate-agent",
         description="The device side of Wavegate.",
