@@ -12,7 +12,6 @@ Not here: tokens and the registry (`enrolment`), TLS contexts (their users).
 Source: RFC 5280; extensions as Python's `VERIFY_X509_STRICT` wants them.
 """
 
-import hashlib
 import ipaddress
 import re
 from collections.abc import Iterable, Sequence
@@ -266,8 +265,8 @@ class Authority:
     def _create(self, now: datetime) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
         # A short digest in the name: two installations on one network have two authorities one can tell apart.
-        subject = _name(f"Wavegate CA {hashlib.sha256(_public_der(key.public_key())).hexdigest()[:8]}", "authority")
         identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        subject = _name(f"Wavegate CA {identifier.digest.hex()[:8]}", "authority")
         certificate = (
             _builder(subject, subject, key.public_key(), now, _CA_DAYS)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -395,7 +394,3 @@ def _general_names(sans: Sequence[str]) -> list[x509.GeneralName]:
 
 def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def _public_der(key: ec.EllipticCurvePublicKey) -> bytes:
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
