@@ -113,7 +113,8 @@ class Brain:
         again, self._again = self._again, {}
         for name, work in again.items():
             if type(work) is type(self._work_of(name)):
-                self._run(name, [work])
+                for event in self._run(name, [work]):
+                    self.feed(name, event)
         for name, steps in self._steps.items():
             slot = self._slots[name]
             if slot.state is DeviceState.PROBATION:

@@ -37,7 +37,7 @@ from wavegate_agent.evidence import EvidenceFile
 from wavegate_agent.gate import Gate
 from wavegate_agent.messages import Messages
 from wavegate_agent.orders import Orders
-from wavegate_agent.ports import Host
+from wavegate_agent.ports import Connection, Host
 from wavegate_agent.steps import Node, Steps
 from wavegate_agent.transfer import Transfers
 from wavegate_agent.uplink import Uplink
@@ -74,12 +74,18 @@ class Agent:
     Args:
         config: see `Config`.
         make_host: makes the worker host of a slot; a test may bring its own.
+        connect: makes the connection to the broker, as `BrokerConnection`; a test may bring its own.
 
     Raises:
         UsageError: `setup` when the device is not enrolled or another agent holds the state directory.
     """
 
-    def __init__(self, config: Config, make_host: Callable[[str], Host] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        make_host: Callable[[str], Host] | None = None,
+        connect: Callable[..., Connection] = BrokerConnection,
+    ) -> None:
         if not 0 < len(config.slots) <= MAX_SLOTS:
             raise UsageError("setup", f"{len(config.slots)} slots; this agent takes 1 to {MAX_SLOTS}")
         self._config = config
@@ -94,6 +100,7 @@ class Agent:
         self._try_again = 0.0
         self._crashes: dict[str, deque[float]] = {name: deque() for name in config.slots}
         self._make_host = make_host or self._worker_host
+        self._connect = connect
         self._open()
 
     # --- life -------------------------------------------------------------------------------------------------------------
@@ -161,7 +168,7 @@ class Agent:
         self._store = VersionStore(state / "models", reserve_bytes=config.reserve_mb << 20)
         self._messages = Messages(self.identity, signer_from_pem(files.key.read_bytes()), self._outbox)
         self._uplink = Uplink(self._outbox, self._topics, self.identity.shard, self.identity.device)
-        self._connection = BrokerConnection(
+        self._connection = self._connect(
             address_of(self.identity, files),
             on_message=self._on_message,
             on_connected=self._on_connected,
@@ -351,21 +358,26 @@ class Agent:
     # --- uplink thread ----------------------------------------------------------------------------------------------------
 
     def _uplink_loop(self) -> None:
-        start, started = clock.now(), time.monotonic()
         watchdog = watchdog_s()
+        self._window_start, self._window_began = clock.now(), time.monotonic()
         while not self._stopping.is_set():
-            left = self._config.window_s - (time.monotonic() - started)
+            left = self._config.window_s - (time.monotonic() - self._window_began)
             self._talk.wait(max(0.0, min(left, (watchdog or 60.0) / 3, 5.0)))
             self._talk.clear()
-            if time.monotonic() - started >= self._config.window_s or self._stopping.is_set():
-                self._windows(start, time.monotonic() - started)
-                start, started = clock.now(), time.monotonic()
-            if self._say_hello.is_set() and self._connection.connected:
-                self._say_hello.clear()
-                self._hello()
-            self._uplink.send(self._connection)
-            if watchdog is not None and time.monotonic() - self._beaten < _STUCK_S:
+            failed = self.brain.attempt(self._uplink_turn)
+            if watchdog is not None and not failed and time.monotonic() - self._beaten < _STUCK_S:
                 notify("WATCHDOG=1")
+
+    def _uplink_turn(self) -> None:
+        """Close a window that is over, say hello when asked, send what waits."""
+        seconds = time.monotonic() - self._window_began
+        if seconds >= self._config.window_s or self._stopping.is_set():
+            start, self._window_start, self._window_began = self._window_start, clock.now(), time.monotonic()
+            self._windows(start, seconds)
+        if self._say_hello.is_set() and self._connection.connected:
+            self._say_hello.clear()
+            self._hello()
+        self._uplink.send(self._connection)
 
     def _windows(self, start: datetime, seconds: float) -> None:
         for name, steps in self._steps.items():
