@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support import gate_world as world
+from wavegate_server.core.confidence import radius, variance
 from wavegate_server.core.evidence import Live, MetricEvidence, MetricSpec, Shift, Telemetry
 from wavegate_server.core.gate import decide, dump, judge, replay
 from wavegate_server.core.verdict import Failure, GateEvidence, Guards, Verdict
@@ -245,6 +246,18 @@ def test_one_block_is_not_enough_to_condemn_a_single_canary() -> None:
     found = metric(loss=0.9, devices=1, blocks=2)
 
     assert judge(found, world.default_rules()).verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_handful_of_blocks_proves_nothing() -> None:
+    assert judge(metric(blocks=3), rules(min_blocks=4)).verdict is Verdict.INCONCLUSIVE
+    assert judge(metric(blocks=4), rules(min_blocks=4)).verdict is Verdict.PROMOTE
+
+
+def test_alpha_is_shared_by_all_metrics_and_waves() -> None:
+    given = metric()
+    expected = radius(variance(given.baseline), blocks=12, baseline_blocks=96, alpha=0.01 / 12)
+
+    assert judge(given, rules(alpha=0.01, comparisons=12)).radius == expected
 
 
 # --- missing and malformed --------------------------------------------------------------------------------------------
