@@ -89,8 +89,8 @@ class Raw:
         first, *lines = data.decode("latin-1").rstrip("\r\n").split("\r\n")
         fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         body = b""
-        while len(body) < int(fields.get("content-length", 0)):
-            body += self.sock.recv(65536)
+        while (left := int(fields.get("content-length", 0)) - len(body)) > 0:
+            body += self.sock.recv(left)
         return int(first.split()[1]), fields, body
 
     def ended(self) -> bool:

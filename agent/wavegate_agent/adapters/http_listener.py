@@ -176,6 +176,16 @@ class HttpListener:
             connection.close()
             connection.release()
 
+    def close(self) -> None:
+        """Close every socket; a worker does not call it, it exits."""
+        self.drop_listeners()
+        for connection in self._connections.values():
+            connection.close()
+            connection.release()
+        self._connections.clear()
+        self._selector.close()
+        os.close(self._wake)
+
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def run_once(self, timeout_s: float = _TICK_S) -> None:
@@ -302,7 +312,8 @@ class HttpListener:
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(_ACCEPTS):
-            if len(self._connections) >= MAX_CONNECTIONS and not self._evict():
+            guest = self._longest_idle() if len(self._connections) >= MAX_CONNECTIONS else None
+            if len(self._connections) >= MAX_CONNECTIONS and guest is None:
                 self._wait_for_room()
                 return
             try:
@@ -313,6 +324,8 @@ class HttpListener:
                 _log.warning("accept_failed error=%s", error)
                 self._wait_for_room()
                 return
+            if guest is not None:
+                self._evict(guest)
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.adopt(sock)
@@ -322,15 +335,15 @@ class HttpListener:
         self.pause_listening()
         self._full = True
 
-    def _evict(self) -> bool:
+    def _longest_idle(self) -> Connection | None:
         idle = [c for c in self._connections.values() if c.state is State.HEAD and not c.head_bytes]
         oldest = min(idle, key=lambda c: c.idle_since, default=None)
-        if oldest is None or time.monotonic() - oldest.idle_since < _EVICT_IDLE_S:
-            return False
-        self._selector.unregister(oldest.sock)
-        oldest.close()
-        self._gone(oldest)
-        return True
+        return oldest if oldest and time.monotonic() - oldest.idle_since >= _EVICT_IDLE_S else None
+
+    def _evict(self, guest: Connection) -> None:
+        self._selector.unregister(guest.sock)
+        guest.close()
+        self._gone(guest)
 
     def _room(self) -> int:
         return _MAX_BODIES_BYTES - sum(len(connection.body) for connection in self._connections.values())
