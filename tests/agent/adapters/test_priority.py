@@ -1,0 +1,61 @@
+"""Stepping back and coming back, on real threads of a child process."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+
+def child(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+needs_permission = pytest.mark.skipif(
+    child("from wavegate_agent.adapters import priority; print(priority.may_return())") != "True",
+    reason="this user may not raise its own priority (no LimitNICE)",
+)
+
+
+@needs_permission
+def test_threads_made_while_held_back_come_back_too() -> None:
+    """Threads inherit the idle class and keep it when the one that made them is promoted."""
+    out = child("""
+        import os, threading
+        from wavegate_agent.adapters import priority
+        print(priority.demote(19))
+        stop = threading.Event()
+        threads = [threading.Thread(target=stop.wait) for _ in range(4)]
+        [t.start() for t in threads]
+        print(set(priority.classes().values()) == {(os.SCHED_IDLE, 19)}, len(priority.classes()))
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        print((os.SCHED_IDLE, 19) in priority.classes().values())
+        print(priority.promote(), set(priority.classes().values()) == {(os.SCHED_OTHER, 0)})
+        stop.set()
+    """)
+    assert out.split("\n") == ["sched_idle", "True 5", "True", "[] True"]
+
+
+def test_without_permission_to_return_nothing_is_held_back() -> None:
+    out = child("""
+        from wavegate_agent.adapters import priority
+        def forbidden(tid):
+            raise PermissionError
+        before, priority._promote_thread = priority.classes(), forbidden
+        print(priority.may_return(), priority.demote(19), priority.classes() == before)
+    """)
+    assert out == "False none True"
+
+
+def test_the_trial_leaves_the_caller_as_it_was() -> None:
+    out = child("""
+        from wavegate_agent.adapters import priority
+        before = priority.classes()
+        priority.may_return()
+        print(priority.classes() == before)
+    """)
+    assert out == "True"
