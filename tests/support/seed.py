@@ -387,7 +387,7 @@ def _rollout(
     policy = dump_policy(Policy(seed="7f3a"))
     seed.session.add(
         Rollout(
-            id=name, model=MODEL, version=number, state=state, wave=1 if not over else len(plan) - 1, seed="7f3a",
+            id=name, model=MODEL, version=number, state=state, wave={"completed": len(plan) - 1, "rolled_back": 0}.get(state, 1), seed="7f3a",
             policy=msgspec.to_builtins(policy), reason=reason, created_at=began, created_by="admin", started_at=began,
             finished_at=began + timedelta(minutes=25) if over else None,
         )

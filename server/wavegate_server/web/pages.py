@@ -1,5 +1,6 @@
 """The pages that only read: fleet, device, models, rollouts."""
 
+from datetime import datetime, timedelta
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -12,9 +13,10 @@ from wavegate_server.web.filters import fleet_view
 
 __all__ = ["add_pages"]
 
-_DEFAULT_RANGE = "1h"
 _ROWS = 50
 _EVENTS = 16
+_NEW = timedelta(minutes=45)
+"""A device this young has little to show by the minute: its charts begin with the raw windows of the last 15 minutes."""
 
 
 def add_pages(router: APIRouter, desk: Desk) -> None:
@@ -41,10 +43,10 @@ def add_pages(router: APIRouter, desk: Desk) -> None:
     @router.get("/devices/{device_id}")
     def device(request: Request, device_id: str) -> Response:
         viewer = desk.viewer(request)
-        chosen = request.query_params.get("range", _DEFAULT_RANGE)
         with desk.session() as session:
+            detail = reads.device_detail(session, desk.now(), device_id)
             data: dict[str, Any] = {
-                "device": reads.device_detail(session, desk.now(), device_id),
+                "device": detail,
                 "events": reads.device_events(
                     session, device_id, cursor=request.query_params.get("events"), limit=_EVENTS
                 ),
@@ -53,7 +55,7 @@ def add_pages(router: APIRouter, desk: Desk) -> None:
                 "why": reads.device_why(session, device_id),
                 "metrics": reads.model_metrics(session),
                 "ranges": tuple(reads.RANGES),
-                "range": chosen if chosen in reads.RANGES else _DEFAULT_RANGE,
+                "range": _range(request.query_params.get("range"), detail.enrolled_at, desk.now()),
                 "revision": reads.revision(session),
             }
         return desk.renderer.page(request, "device.html", viewer, **data)
@@ -90,3 +92,9 @@ def add_pages(router: APIRouter, desk: Desk) -> None:
         return desk.renderer.page(
             request, "rollout.html", viewer, rollout=detail, views=views, actions=offers(detail), revision=revision
         )
+
+
+def _range(asked: str | None, enrolled_at: datetime | None, now: datetime) -> str:
+    if asked in reads.RANGES:
+        return asked
+    return "15m" if enrolled_at and now - enrolled_at < _NEW else "1h"
