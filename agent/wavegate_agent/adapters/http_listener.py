@@ -76,7 +76,6 @@ class HttpListener:
         self._full = False
         self._next_number = 0
         self._held: list[Connection] = []
-        self._pool: list[threading.Thread] = []
         self._work: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         self._finished: deque[Connection] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -85,15 +84,14 @@ class HttpListener:
 
     # --- set up -------------------------------------------------------------------------------------------------------
 
-    def start(self, handler: Handler, concurrency: int) -> None:
-        """Set who answers and start the pool; a second call does nothing."""
-        if self._handler is not None:
-            return
-        self._handler = handler
+    def start_pool(self, concurrency: int) -> None:
+        """Start the threads that answer; they wait until there is a handler and a request."""
         for index in range(concurrency):
-            thread = threading.Thread(target=self._run_pool, name=f"infer-{index}", daemon=True)
-            thread.start()
-            self._pool.append(thread)
+            threading.Thread(target=self._run_pool, name=f"infer-{index}", daemon=True).start()
+
+    def answer_with(self, handler: Handler) -> None:
+        """Set who answers; until then every request is told that no version serves."""
+        self._handler = handler
 
     def watch(self, channel: Any, callback: Callable[[], None]) -> None:
         """Call `callback`, last in its batch, when a control channel is readable."""
@@ -300,11 +298,10 @@ class HttpListener:
                 self._selector.register(connection.sock, selectors.EVENT_WRITE, connection)
 
     def _run_pool(self) -> None:
-        handler = self._handler
-        assert handler is not None  # noqa: S101  # set before the first thread starts
         while True:
             connection = self._work.get()
-            connection.start_writing(handler.work(connection))
+            if self._handler is not None:
+                connection.start_writing(self._handler.work(connection))
             self._finished.append(connection)
             os.eventfd_write(self._wake, 1)
 

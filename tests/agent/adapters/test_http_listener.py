@@ -136,7 +136,7 @@ def test_before_a_version_is_there_the_answer_says_so(listener: HttpListener) ->
 
 def test_a_held_request_is_answered_when_released(listener: HttpListener) -> None:
     echo = Echo()
-    listener.start(echo, 0)
+    listener.answer_with(echo)
     echo.hold = True
     with accepted(listener) as client:
         client.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -150,7 +150,7 @@ def test_a_held_request_is_answered_when_released(listener: HttpListener) -> Non
 def test_control_comes_after_the_connections_of_its_batch(listener: HttpListener) -> None:
     """The fault that once killed a worker: a hand-over in the same batch as a readable client."""
     agent, control = socket.socketpair()
-    listener.start(Echo(), 0)
+    listener.answer_with(Echo())
     seen: list[list[Connection]] = []
 
     def hand_over() -> None:
@@ -175,7 +175,7 @@ def test_a_request_that_does_not_arrive_in_time_is_answered_and_dropped(
 ) -> None:
     monkeypatch.setattr("wavegate_agent.adapters.connections.READ_TIMEOUT_S", -1.0)
     monkeypatch.setattr(http_listener, "_TICK_S", -1.0)
-    listener.start(Echo(), 0)
+    listener.answer_with(Echo())
     with accepted(listener) as client:
         client.sendall(b"GET / HT")
         listener.run_once(0)
@@ -188,7 +188,7 @@ def test_a_full_house_lets_idle_guests_go_first(
 ) -> None:
     monkeypatch.setattr(http_listener, "MAX_CONNECTIONS", 1)
     monkeypatch.setattr(http_listener, "_EVICT_IDLE_S", 0.0)
-    listener.start(Echo(), 0)
+    listener.answer_with(Echo())
     door = socket.socket(socket.AF_UNIX)
     door.bind(str(tmp_path / "s"))
     door.listen()
