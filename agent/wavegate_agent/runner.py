@@ -20,6 +20,7 @@ from datetime import datetime
 
 from wavegate_agent.adapters import clock, facts
 from wavegate_agent.adapters.journal import Journal
+from wavegate_agent.adapters.malloc import trim
 from wavegate_agent.adapters.mqtt import BrokerConnection
 from wavegate_agent.adapters.outbox import Outbox
 from wavegate_agent.adapters.slots import VersionStore
@@ -374,6 +375,7 @@ class Agent:
         if seconds >= self._config.window_s or self._stopping.is_set():
             start, self._window_start, self._window_began = self._window_start, clock.now(), time.monotonic()
             self._windows(start, seconds)
+            trim()
         if self._say_hello.is_set() and self._connection.connected:
             self._say_hello.clear()
             self._hello()
