@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +15,7 @@ from wavegate_server.adapters import clock
 from wavegate_server.cli_client import Client, at, connect
 from wavegate_server.cli_output import ExitCode, JsonFlag, ago, lines, print_json, table
 from wavegate_server.cli_parse import parse_baseline, parse_devices, parse_duration, parse_margins, parse_waves
-from wavegate_shared.errors import UsageError
+from wavegate_shared.errors import TransferError, UsageError
 
 __all__ = ["app"]
 
@@ -24,6 +25,8 @@ RolloutId = Annotated[str, typer.Argument(metavar="ROLLOUT", help="The rollout's
 Reason = Annotated[str, typer.Option(help="Why, for the audit log.")]
 _ENDED = ("completed", "rolled_back", "cancelled")
 _POLL_S = 1.0
+_PATIENCE_S = 30.0
+"""How long `watch` bears a server that does not answer: longer than a restart."""
 
 
 class FewCanaries(StrEnum):
@@ -230,12 +233,12 @@ def rollback(context: typer.Context, rollout: RolloutId, reason: Reason = "", as
 def _start(context: typer.Context, body: dict[str, Any], *, watch: bool, as_json: bool) -> None:
     with connect(context) as client:
         rollout = client.post("/rollouts", body)
+        if not as_json:
+            lines(f"{rollout['id']}: {rollout['reason'] or rollout['state']}")
+        elif not watch:
+            print_json(rollout)
         if watch:
             _watch(client, rollout["id"], timeout_s=None, as_json=as_json)
-        elif as_json:
-            print_json(rollout)
-        else:
-            lines(f"{rollout['id']}: {rollout['reason'] or rollout['state']}")
 
 
 def _act(context: typer.Context, rollout: str, action: str, reason: str, *, as_json: bool) -> None:
@@ -252,7 +255,7 @@ def _watch(client: Client, rollout: str, *, timeout_s: float | None, as_json: bo
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     tick, last = threading.Event(), None
     while True:
-        one = client.get(at("rollouts", rollout))
+        one = _patiently(lambda: client.get(at("rollouts", rollout)), tick)
         seen = (one["state"], one["wave"], one["reason"], one["devices"])
         if seen != last:
             _print_change(one, as_json=as_json)
@@ -262,6 +265,18 @@ def _watch(client: Client, rollout: str, *, timeout_s: float | None, as_json: bo
             raise UsageError("conflict", f"{rollout} is still {one['state']} after the time given")
         last = seen
         tick.wait(_POLL_S)
+
+
+def _patiently(ask: Callable[[], dict[str, Any]], tick: threading.Event) -> dict[str, Any]:
+    """The answer, also when the server is away for a while (a restart)."""
+    limit = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return ask()
+        except TransferError:
+            if time.monotonic() > limit:
+                raise
+            tick.wait(_POLL_S)
 
 
 def _print_change(one: dict[str, Any], *, as_json: bool) -> None:
