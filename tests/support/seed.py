@@ -365,7 +365,7 @@ def _rollouts(seed: _Seed) -> None:
     states = [["proven"] * len(wave) for wave in plan]
     _rollout(seed, 2, "completed", 2 * 1440, plan, states, "all waves passed: version 2 runs on 23 devices")
     sentence = "locker-hz-01 refused version 3 (golden_failed, accuracy 0.712 < 0.965): rolled back"
-    untouched = [["failed"] + ["skipped"] * 4, ["skipped"] * len(plan[1]), ["skipped"] * len(rest)]
+    untouched = [["skipped", "failed", *["skipped"] * 3], ["skipped"] * len(plan[1]), ["skipped"] * len(rest)]
     _rollout(seed, 3, "rolled_back", 1300, plan, untouched, sentence)
     _gate(seed, 3, 0, 1295, refused_decision(plan[0]))
     back = [["rolled_back"] * 5, ["skipped"] * len(plan[1]), ["skipped"] * len(rest)]
