@@ -54,7 +54,10 @@ def select_bench(pool: Sequence[Pair], margins: NDArray[np.float32], special: Se
     rng = random.Random(seed)
     plain = [i for i, pair in enumerate(pool) if not special[i] and not _resembles(pair)]
     plain.sort(key=lambda i: abs(float(margins[i])))
-    near = rng.sample(plain[: round(NEAR_SHARE * len(plain))], GOLDEN_NEAR)
+    nearest = plain[: round(NEAR_SHARE * len(plain))]
+    near = []
+    for label in (0, 1):  # half of each, so that a model leaning either way is seen
+        near += rng.sample([i for i in nearest if pool[i].label == label], GOLDEN_NEAR // 2)
     rest = [i for i in plain if i not in set(near)]
     drawn = rng.sample(rest, GOLDEN_RANDOM + CALIB_PAIRS)
     golden = near + drawn[:GOLDEN_RANDOM]
