@@ -11,6 +11,7 @@ never gets to talk. No numpy and no onnxruntime in this process (asserted in a t
 
 import logging
 import queue
+import re
 import threading
 import time
 from collections import deque
@@ -20,12 +21,11 @@ from datetime import datetime
 
 from wavegate_agent.adapters import clock, facts
 from wavegate_agent.adapters.journal import Journal
-from wavegate_agent.adapters.malloc import trim
 from wavegate_agent.adapters.mqtt import BrokerConnection
 from wavegate_agent.adapters.outbox import Outbox
 from wavegate_agent.adapters.slots import VersionStore
 from wavegate_agent.adapters.status_socket import StatusSocket
-from wavegate_agent.adapters.systemd import notify, watchdog_s
+from wavegate_agent.adapters.systemd import notify
 from wavegate_agent.adapters.tuf_client import ImageRepository
 from wavegate_agent.adapters.verifier import Verifier
 from wavegate_agent.adapters.worker_host import WorkerHost, WorkerSettings
@@ -40,6 +40,7 @@ from wavegate_agent.messages import Messages
 from wavegate_agent.orders import Orders
 from wavegate_agent.ports import Connection, Host
 from wavegate_agent.steps import Node, Steps
+from wavegate_agent.talker import Talker
 from wavegate_agent.transfer import Transfers
 from wavegate_agent.uplink import Uplink
 from wavegate_shared import __version__
@@ -56,6 +57,7 @@ _LOOK_S = 0.5
 _STUCK_S = 420.0
 """A step that shows no sign of life for this long is stuck; the longest lawful one is a golden set."""
 _REVOKED_WAIT_S = 600.0
+_SLOT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,19}")
 _WAITING_S = 30.0
 """How often an assignment that could not be judged is tried again while the network is there."""
 
@@ -87,16 +89,14 @@ class Agent:
         make_host: Callable[[str], Host] | None = None,
         connect: Callable[..., Connection] = BrokerConnection,
     ) -> None:
-        if not 0 < len(config.slots) <= MAX_SLOTS:
-            raise UsageError("setup", f"{len(config.slots)} slots; this agent takes 1 to {MAX_SLOTS}")
+        if not 0 < len(config.slots) <= MAX_SLOTS or not all(_SLOT_NAME.fullmatch(name) for name in config.slots):
+            raise UsageError("setup", f"slots {config.slots}: 1 to {MAX_SLOTS} names of at most 20 letters and digits")
         self._config = config
         self.identity = load_identity(config.identity)
         self._topics = Topics(self.identity.topic_prefix)
         self._inbox: queue.SimpleQueue[_Came] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._newer = threading.Event()
-        self._talk = threading.Event()
-        self._say_hello = threading.Event()
         self._beaten = time.monotonic()
         self._try_again = 0.0
         self._crashes: dict[str, deque[float]] = {name: deque() for name in config.slots}
@@ -108,23 +108,20 @@ class Agent:
 
     def run(self) -> None:
         """Serve, connect, follow assignments; returns after `stop`."""
-        threads = [threading.Thread(target=self._uplink_loop, name="uplink", daemon=True)]
         try:
             self.brain.remember()
             self.brain.serve()
             self._status_socket.start()
             self._connection.start()
-            for thread in threads:
-                thread.start()
+            self._talker.start()
             notify("READY=1")
             self.brain.resume()
             while not self._stopping.is_set():
                 self._turn()
         finally:
             self._stopping.set()
-            self._talk.set()
             notify("STOPPING=1")
-            self._close(threads)
+            self._close()
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler or another thread."""
@@ -173,7 +170,7 @@ class Agent:
             address_of(self.identity, files),
             on_message=self._on_message,
             on_connected=self._on_connected,
-            on_acked=self._talk.set,
+            on_acked=self._wake,
         )
         self._transfers = Transfers(self._ask)
         repository = ImageRepository(state / "tuf", files.root.read_bytes(), self._transfers.document)
@@ -188,7 +185,7 @@ class Agent:
             record,
             messages=self._messages,
             now=clock.now,
-            said=self._on_said,
+            said=self._wake,
             beat=self._beat,
         )
         node = Node(
@@ -204,6 +201,15 @@ class Agent:
             progress=self._progress,
         )
         self._steps = {name: self._attach(name, node) for name in config.slots}
+        self._talker = Talker(
+            self._uplink,
+            self._connection,
+            window_s=config.window_s,
+            windows=self._windows,
+            hello=self._hello,
+            attempt=self.brain.attempt,
+            alive=lambda: time.monotonic() - self._beaten < _STUCK_S,
+        )
         self._status_socket = StatusSocket(config.status_socket, self.status)
 
     def _attach(self, name: str, node: Node) -> Steps:
@@ -233,11 +239,9 @@ class Agent:
             ),
         )
 
-    def _close(self, threads: list[threading.Thread]) -> None:
+    def _close(self) -> None:
         self._connection.stop()
-        for thread in threads:
-            if thread.is_alive():
-                thread.join(10)
+        self._talker.stop()
         self._status_socket.close()
         for steps in self._steps.values():
             steps.host.close()
@@ -297,7 +301,7 @@ class Agent:
         said = self._messages.refusal(name, self.brain.slot(name), error, clock.now(), time.monotonic())
         if said:
             _LOG.warning("refused device=%s code=%s detail=%s", self.identity.device, error.code, error.detail)
-            self._talk.set()
+            self._talker.wake()
 
     def _watch_workers(self) -> None:
         for name, steps in self._steps.items():
@@ -340,8 +344,7 @@ class Agent:
             case TimeAnswer():
                 self._transfers.time_answer(bytes(message.envelope))
             case Command(name="hello"):
-                self._say_hello.set()
-                self._talk.set()
+                self._talker.wake(hello=True)
             case Command(name="stop"):
                 self._connection.penalty_s = _REVOKED_WAIT_S
             case _:
@@ -349,37 +352,13 @@ class Agent:
 
     def _on_connected(self) -> None:
         self._uplink.reconnected()
-        self._say_hello.set()
-        self._talk.set()
+        self._talker.wake(hello=True)
         self._inbox.put(_Came(connected=True))
 
     def _ask(self, message: bytes) -> bool:
         return self._connection.publish(self._topics.up(self.identity.shard, self.identity.device, "rq"), message)
 
-    # --- uplink thread ----------------------------------------------------------------------------------------------------
-
-    def _uplink_loop(self) -> None:
-        watchdog = watchdog_s()
-        self._window_start, self._window_began = clock.now(), time.monotonic()
-        while not self._stopping.is_set():
-            left = self._config.window_s - (time.monotonic() - self._window_began)
-            self._talk.wait(max(0.0, min(left, (watchdog or 60.0) / 3, 5.0)))
-            self._talk.clear()
-            failed = self.brain.attempt(self._uplink_turn)
-            if watchdog is not None and not failed and time.monotonic() - self._beaten < _STUCK_S:
-                notify("WATCHDOG=1")
-
-    def _uplink_turn(self) -> None:
-        """Close a window that is over, say hello when asked, send what waits."""
-        seconds = time.monotonic() - self._window_began
-        if seconds >= self._config.window_s or self._stopping.is_set():
-            start, self._window_start, self._window_began = self._window_start, clock.now(), time.monotonic()
-            self._windows(start, seconds)
-            trim()
-        if self._say_hello.is_set() and self._connection.connected:
-            self._say_hello.clear()
-            self._hello()
-        self._uplink.send(self._connection)
+    # --- uplink thread ------------------------------------------------------------------------------------------------------
 
     def _windows(self, start: datetime, seconds: float) -> None:
         for name, steps in self._steps.items():
@@ -394,22 +373,20 @@ class Agent:
         topic = self._topics.up(self.identity.shard, self.identity.device, "ev")
         self._connection.publish(topic, encode(hello))
 
+    def _wake(self, inventory_changed: bool = False) -> None:
+        self._talker.wake(hello=inventory_changed)
+
     # --- small ------------------------------------------------------------------------------------------------------------
 
     def _clock_word(self) -> str:
         return "suspect" if self._clockwork.suspect else "ok"
-
-    def _on_said(self, inventory_changed: bool) -> None:
-        if inventory_changed:
-            self._say_hello.set()
-        self._talk.set()
 
     def _beat(self) -> None:
         self._beaten = time.monotonic()
 
     def _progress(self, name: str, share: float) -> None:
         self._messages.state(name, self.brain.slot(name), clock.now(), progress=round(share, 3))
-        self._talk.set()
+        self._talker.wake()
 
     def _kept(self) -> set[str]:
         return {version.sha256 for slot in self.brain.record.slots.values() for version in slot.kept}

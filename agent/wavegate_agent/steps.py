@@ -43,6 +43,7 @@ from wavegate_agent.ports import Gatekeeper, Host
 from wavegate_agent.transfer import Transfers
 from wavegate_shared.assignment import SlotAssignment
 from wavegate_shared.errors import DeviceError, TrustError, WavegateError
+from wavegate_shared.manifest import target_path
 
 __all__ = ["AGAIN", "Interrupted", "Node", "Steps"]
 
@@ -329,10 +330,11 @@ def _order(slot: Slot) -> Order:
 
 
 def _assigned(order: Order) -> SlotAssignment:
+    """The order as the director's words; a bench candidate's other path shows in its manifest."""
     version = order.version
     return SlotAssignment(
         model=version.model,
-        target=order.target,
+        target=target_path(version.model, version.version),
         length=1,
         sha256=version.sha256,
         release_seq=version.version,

@@ -49,6 +49,7 @@ from wavegate_agent.core.slot import (
     Version,
     Watch,
     Work,
+    short,
 )
 from wavegate_shared.errors import CODES
 from wavegate_shared.states import DeviceState, Outcome
@@ -309,7 +310,7 @@ def _failed(slot: Slot, event: Failed, now: float) -> tuple[Slot, tuple[Command,
 
 def _broken(slot: Slot, event: Failed, now: float) -> tuple[Slot, tuple[Command, ...]]:
     """Nothing serves: say so once, and try again from time to time."""
-    lost = replace(slot, outcome=Outcome.BROKEN, code="broken", detail=event.detail[:300], lost=True)
+    lost = replace(slot, outcome=Outcome.BROKEN, code="broken", detail=short(event.detail), lost=True)
     moved, commands = _enter(lost, S.BROKEN)
     if slot.lost:
         commands = tuple(c for c in commands if not (isinstance(c, SendReport) and c.outcome is Outcome.BROKEN))
@@ -327,7 +328,7 @@ def _leave(slot: Slot, target: DeviceState, code: str, detail: str) -> tuple[Slo
         slot,
         outcome=outcome if first else slot.outcome,
         code=code if first else slot.code,
-        detail=detail[:300] if first else slot.detail,
+        detail=short(detail) if first else slot.detail,
     )
     guilty = slot.order.version.sha256 if first and slot.order is not None and code in QUARANTINED_BY else None
     moved, commands = _enter(left, target)
@@ -364,7 +365,7 @@ def _active_lost(slot: Slot, event: ActiveLost) -> tuple[Slot, tuple[Command, ..
         case _:
             # An order in hand is not to blame: it is put off, so that one thing happens at a time.
             outcome = Outcome.DEFERRED if slot.state in BEFORE_SWAP else Outcome.REVERTED
-            lost = replace(slot, outcome=outcome, code=event.code, detail=event.detail[:300])
+            lost = replace(slot, outcome=outcome, code=event.code, detail=short(event.detail))
             return _enter(lost, S.FALLBACK)
 
 

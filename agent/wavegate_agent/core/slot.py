@@ -41,6 +41,7 @@ __all__ = [
     "Version",
     "Watch",
     "Work",
+    "short",
 ]
 
 BEFORE_SWAP = frozenset(
@@ -57,6 +58,9 @@ BEFORE_SWAP = frozenset(
     }
 )
 """States in which the active version is still the old one."""
+
+DETAIL_BYTES = 120
+"""The journal has a fixed size, so what it says of a failure is short; the whole text stands in the log."""
 
 # --- values ---------------------------------------------------------------------------------------------------------
 
@@ -76,7 +80,6 @@ class Order:
 
     seq: int
     version: Version
-    target: str = ""
     rollout: str | None = None
     allow_older: bool = False
     override: bool = False
@@ -130,6 +133,13 @@ class Slot:
     def busy(self) -> bool:
         """Whether an assignment is being worked on."""
         return self.state not in (DeviceState.IDLE, DeviceState.BROKEN)
+
+
+def short(detail: str) -> str:
+    """`detail` cut for the journal: at most `DETAIL_BYTES` bytes there, in one line."""
+    plain = "".join(letter if letter.isprintable() else " " for letter in detail[:DETAIL_BYTES])
+    plain = plain.replace("\\", "/").replace('"', "'")  # what JSON would make longer
+    return plain.encode()[:DETAIL_BYTES].decode(errors="ignore")
 
 
 # --- events ---------------------------------------------------------------------------------------------------------
