@@ -14,7 +14,7 @@ from schemathesis.schemas import APIOperation
 from tests.support.api_server import Api
 from wavegate_server.adapters.tokens import Role
 
-EXAMPLES = 3
+EXAMPLES = 2
 """For each operation, way of making requests, and choice of names; the whole test stays below 20 s."""
 NAMES = {"device_id": "kiosk-1", "model": "pairs", "number": 2, "alias": "champion", "token_id": 2}
 CHECKED = settings(
