@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -57,5 +58,41 @@ def test_the_trial_leaves_the_caller_as_it_was() -> None:
         before = priority.classes()
         priority.may_return()
         print(before.items() <= priority.classes().items())  # a thread may still be leaving
+    """)
+    assert out == "True"
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel does not group by session")
+def test_a_candidate_has_a_session_of_little_weight_until_it_goes_live() -> None:
+    out = child("""
+        from pathlib import Path
+        from wavegate_agent.adapters import priority
+        weight = lambda: Path("/proc/self/autogroup").read_text().split()[-1]
+        priority.demote(19)
+        held = weight()
+        priority.promote()
+        print(held, weight())
+    """)
+    assert out == "10 0"
+
+
+def test_a_worker_that_was_never_a_candidate_leaves_the_shared_session_alone() -> None:
+    out = child("""
+        import os
+        from pathlib import Path
+        from wavegate_agent.adapters import priority
+        before = Path("/proc/self/autogroup").read_text()
+        print(os.getsid(0) != os.getpid(), priority.promote(), Path("/proc/self/autogroup").read_text() == before)
+    """)
+    assert out == "True [] True"
+
+
+def test_a_session_that_stays_light_is_told_not_hidden() -> None:
+    out = child("""
+        from pathlib import Path
+        from wavegate_agent.adapters import priority
+        priority.demote(19)
+        priority._AUTOGROUP = Path("/proc")
+        print(len(priority.promote()) > 0)
     """)
     assert out == "True"

@@ -30,9 +30,14 @@ def test_a_silent_worker_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(worker_pool, "_SILENT_S", 0.5)
     pool = WorkerPool("test", lambda _: None)
     process = pool.spawn(*linear_version(tmp_path, 1), nice=0)
-    kill(process.pid, signal.SIGSTOP)
+    patient = pool.spawn(*linear_version(tmp_path, 2), nice=0)
+    process.must_answer = True
+    for one in (process, patient):
+        kill(one.pid, signal.SIGSTOP)
     wait_until(lambda: process.ended)
     assert process.signal == 9
+    assert not patient.ended
+    kill(patient.pid, signal.SIGCONT)
     pool.close()
 
 
