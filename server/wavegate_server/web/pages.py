@@ -4,12 +4,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from sqlmodel import Session
 
 from wavegate_server.adapters import reads
 from wavegate_server.web.actions import offers
 from wavegate_server.web.desk import Desk
 from wavegate_server.web.evidence import gate_view
-from wavegate_server.web.filters import fleet_view
+from wavegate_server.web.filters import FleetView, fleet_view
+from wavegate_server.web.part_cache import PartCache
+from wavegate_server.web.render import HTML, is_part, packed
 
 __all__ = ["add_pages"]
 
@@ -21,22 +24,24 @@ _NEW = timedelta(minutes=45)
 
 def add_pages(router: APIRouter, desk: Desk) -> None:
     """Add them to the router."""
+    cache = PartCache()
 
     @router.get("/fleet")
     def fleet(request: Request) -> Response:
         viewer = desk.viewer(request)
         view = fleet_view(request.query_params)
         with desk.session() as session:
-            now = desk.now()
-            data: dict[str, Any] = {
-                "view": view,
-                "summary": reads.fleet_summary(session, now),
-                "devices": reads.device_rows(session, now, view.chosen, cursor=view.cursor, limit=_ROWS),
-                "rollouts": reads.rollout_rows(session, open_only=True, limit=5).items,
-                "metrics": reads.model_metrics(session),
-                "revision": reads.revision(session),
-            }
-        answer = desk.renderer.page(request, "fleet.html", viewer, **data)
+            revision = reads.revision(session)
+            if is_part(request):
+                text = cache.get(
+                    (view, viewer.language),
+                    revision,
+                    lambda: desk.renderer.part("fleet.html", viewer, **_fleet(session, desk, view)),
+                )
+                answer = packed(request, text.encode(), HTML)
+            else:
+                data = _fleet(session, desk, view)
+                answer = desk.renderer.page(request, "fleet.html", viewer, revision=revision, **data)
         answer.headers["hx-replace-url"] = view.here()
         return answer
 
@@ -92,6 +97,17 @@ def add_pages(router: APIRouter, desk: Desk) -> None:
         return desk.renderer.page(
             request, "rollout.html", viewer, rollout=detail, views=views, actions=offers(detail), revision=revision
         )
+
+
+def _fleet(session: Session, desk: Desk, view: FleetView) -> dict[str, Any]:
+    now = desk.now()
+    return {
+        "view": view,
+        "summary": reads.fleet_summary(session, now),
+        "devices": reads.device_rows(session, now, view.chosen, cursor=view.cursor, limit=_ROWS),
+        "rollouts": reads.rollout_rows(session, open_only=True, limit=5).items,
+        "metrics": reads.model_metrics(session),
+    }
 
 
 def _range(asked: str | None, enrolled_at: datetime | None, now: datetime) -> str:
