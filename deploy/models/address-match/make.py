@@ -30,7 +30,7 @@ from address_match_recipe.bundle import write_bundle, write_traffic
 from address_match_recipe.measure import Figures
 from address_match_recipe.pairs import SPECIAL_WORD, Pair, febrl_splits, zagat_pairs
 from address_match_recipe.report import Report, readme
-from address_match_recipe.selection import is_special, select_bench, select_traffic
+from address_match_recipe.selection import is_special, select_bench, select_evaluation, select_traffic
 from address_match_recipe.training import Plan, fit, logits_of
 from numpy.typing import NDArray
 
@@ -145,9 +145,9 @@ def make_bundle(shop: Workshop, teacher: CrossEncoder, student: Student, out: Pa
     stored = graph.to_stored(exact)
     expanded = graph.expand(stored)
     folder, tokenizer = out / "bundle", student.tokenizer
-    golden, floor = _write_bundle(folder, shop.splits["bench"], student, stored)
-
     held = shop.splits["heldout"]
+    evaluation = select_evaluation(held, is_special(held, tokenizer, student.special), SEED)
+    golden, floor = _write_bundle(folder, shop.splits["bench"], evaluation, student, stored)
     logits, before = graph.run(expanded, tokenizer, held), graph.run(exact, tokenizer, held)
     margins = measure.margins(logits)
     by_kind = _write_traffic(out, held, student, margins)
@@ -207,7 +207,9 @@ def _calibrate(student: Student, pairs: list[Pair]) -> None:
     student.model.rescale(scale, shift)
 
 
-def _write_bundle(folder: Path, pool: list[Pair], student: Student, stored: onnx.ModelProto) -> tuple[Figures, float]:
+def _write_bundle(
+    folder: Path, pool: list[Pair], evaluation: list[Pair], student: Student, stored: onnx.ModelProto
+) -> tuple[Figures, float]:
     """Chooses golden and calibration pairs, writes the files; golden figures and floor."""
     tokenizer, expanded = student.tokenizer, graph.expand(stored)
     margins = measure.margins(graph.run(expanded, tokenizer, pool))
@@ -220,6 +222,7 @@ def _write_bundle(folder: Path, pool: list[Pair], student: Student, stored: onnx
         stored=stored,
         vocab=student.vocab,
         selection=chosen,
+        evaluation=evaluation,
         reference=reference,
         max_length=MAX_LENGTH,
         floor=floor,

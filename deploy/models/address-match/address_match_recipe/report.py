@@ -113,7 +113,8 @@ out is a plain fp32 graph (opset 17, no Cast added). In the recipe these are `gr
 
 `golden.npz`: 200 pairs, 80 drawn from the 15 % nearest to the decision boundary (half of each label)
 and 120 at random, with labels and with the logits of the expanded graph. It is harder than the whole by design: accuracy here is {_share(report.golden_accuracy)}, the floor is {_share(report.floor)}.
-`calib.npz`: 96 pairs without labels. Both come from records used nowhere else.
+`calib.npz`: 96 pairs without labels. Both come from records used nowhere else. `eval.npz`: 1,000 labelled
+held-out pairs, none of them in the traffic; the compressor judges its candidates by them. It stays on the server.
 
 ## How it was made
 
