@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     quick = bool(getattr(options, "quick", False))
     messages = 4_000 if quick or kind == "embedded" else 20_000
     orm_messages = 400 if quick else 2_000
-    rounds = 1 if quick else 4
+    rounds = 1 if quick else 3
     with (
         tempfile.TemporaryDirectory() as temporary,
         running_broker(Path(temporary) / "broker", kind, max_queued=1_000_000) as (broker, authority),
