@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from wavegate_agent.adapters import clock, facts
@@ -28,11 +28,11 @@ from wavegate_agent.adapters.status_socket import StatusSocket
 from wavegate_agent.adapters.systemd import notify
 from wavegate_agent.adapters.tuf_client import ImageRepository
 from wavegate_agent.adapters.verifier import Verifier
-from wavegate_agent.adapters.worker_host import WorkerHost, WorkerSettings
+from wavegate_agent.boot import first_record, worker_host
 from wavegate_agent.brain import Brain
 from wavegate_agent.clockwork import Clockwork
 from wavegate_agent.config import Config, address_of, load_identity
-from wavegate_agent.core.journal_format import MAX_SLOTS, Record
+from wavegate_agent.core.journal_format import MAX_SLOTS
 from wavegate_agent.core.slot import ActiveLost
 from wavegate_agent.evidence import EvidenceFile
 from wavegate_agent.gate import Gate
@@ -58,6 +58,8 @@ _STUCK_S = 420.0
 """A step that shows no sign of life for this long is stuck; the longest lawful one is a golden set."""
 _REVOKED_WAIT_S = 600.0
 _SLOT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,19}")
+_GRACE_S = 3.0
+"""How long a stop waits for the step in hand before it ends the workers under it."""
 _WAITING_S = 30.0
 """How often an assignment that could not be judged is tried again while the network is there."""
 
@@ -97,10 +99,12 @@ class Agent:
         self._inbox: queue.SimpleQueue[_Came] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._newer = threading.Event()
+        self._over = threading.Event()
+        self._asked_to_stop: queue.SimpleQueue[None] = queue.SimpleQueue()  # safe to put to from a signal handler
         self._beaten = time.monotonic()
         self._try_again = 0.0
         self._crashes: dict[str, deque[float]] = {name: deque() for name in config.slots}
-        self._make_host = make_host or self._worker_host
+        self._make_host = make_host or (lambda name: worker_host(config, name))
         self._connect = connect
         self._open()
 
@@ -108,7 +112,9 @@ class Agent:
 
     def run(self) -> None:
         """Serve, connect, follow assignments; returns after `stop`."""
+        closer = threading.Thread(target=self._close_late, name="closer", daemon=True)
         try:
+            closer.start()
             self.brain.remember()
             self.brain.serve()
             self._status_socket.start()
@@ -121,12 +127,16 @@ class Agent:
         finally:
             self._stopping.set()
             notify("STOPPING=1")
+            self._over.set()
+            self._asked_to_stop.put(None)
+            closer.join()
             self._close()
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler or another thread."""
         self._stopping.set()
         self._inbox.put(_Came())
+        self._asked_to_stop.put(None)
 
     @property
     def connected(self) -> bool:
@@ -161,7 +171,7 @@ class Agent:
         state = config.state_dir
         self._journal = Journal(state / "journal")
         self._outbox = Outbox(state / "outbox.db")
-        record = self._first_record()
+        record = first_record(self._journal.load(), self._outbox.boot)
         self._outbox.start(record.boot)
         self._store = VersionStore(state / "models", reserve_bytes=config.reserve_mb << 20)
         self._messages = Messages(self.identity, signer_from_pem(files.key.read_bytes()), self._outbox)
@@ -187,6 +197,7 @@ class Agent:
             now=clock.now,
             said=self._wake,
             beat=self._beat,
+            stopping=self._stopping.is_set,
         )
         node = Node(
             store=self._store,
@@ -218,26 +229,12 @@ class Agent:
         self.brain.attach(name, steps)
         return steps
 
-    def _first_record(self) -> Record:
-        """The journal's record with a new boot number. A lost journal must not make the server drop what we say."""
-        known = self._journal.load()
-        if known is not None:
-            return replace(known, boot=max(known.boot, self._outbox.boot) + 1)
-        seconds = (clock.now() - Record().time_floor).total_seconds()
-        return Record(boot=max(self._outbox.boot, int(max(0.0, seconds) // 10)) + 1)
-
-    def _worker_host(self, name: str) -> Host:
-        config = self._config
-        return WorkerHost(
-            name,
-            WorkerSettings(
-                unix_path=config.infer_socket(name),
-                tcp_port=config.tcp_port(name),
-                intra_threads=config.threads,
-                concurrency=config.concurrency,
-                memory_limit_mb=config.memory_mb,
-            ),
-        )
+    def _close_late(self) -> None:
+        """A step may wait for a worker for minutes; a stop does not wait that long, it ends the workers."""
+        self._asked_to_stop.get()
+        if not self._over.wait(_GRACE_S):
+            for steps in self._steps.values():
+                steps.host.close()
 
     def _close(self) -> None:
         self._connection.stop()
@@ -245,6 +242,7 @@ class Agent:
         self._status_socket.close()
         for steps in self._steps.values():
             steps.host.close()
+        self.brain.leave()
         self._outbox.close()
         self._journal.close()
 

@@ -241,9 +241,15 @@ class Steps:
         return Done(slot.state, short=_order(slot).allow_older)
 
     def _bench(self, slot: Slot) -> Done | Interrupted:
-        bench = self.figures(slot).bench = self.host.bench(self._node.interrupted)
+        try:
+            bench = self.host.bench(self._node.interrupted)
+        except DeviceError:
+            if self._node.interrupted():  # stopped before the first pair: says nothing about the candidate
+                return AGAIN
+            raise
         if self._node.interrupted():
             return AGAIN
+        self.figures(slot).bench = bench
         manifest = self._node.store.verify(_order(slot).version.sha256)
         # Wall time beside live traffic says little; CPU time above the promised latency says that it cannot be kept.
         if manifest.slo.p95_ms is not None and bench.cpu_ms > manifest.slo.p95_ms:

@@ -39,6 +39,7 @@ class Record:
         time_floor: the newest signed `issued` seen; trusted time is never before it.
         slots: model position -> its machine.
         quarantined: manifest digests refused here, oldest first.
+        clean: the agent was stopped in order; false while it runs.
     """
 
     boot: int = 0
@@ -46,6 +47,7 @@ class Record:
     time_floor: datetime = _EPOCH
     slots: dict[str, Slot] = field(default_factory=dict)
     quarantined: tuple[str, ...] = ()
+    clean: bool = False
 
 
 def applied(record: Record, name: str, slot: Slot, commands: tuple[Command, ...]) -> Record:

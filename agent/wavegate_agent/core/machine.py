@@ -133,10 +133,6 @@ TABLE: dict[DeviceState, Row] = {
     S.BROKEN: Row(None, None, None, OnRestart.RETRY, OnOffer.TAKE, bounded=False),
 }
 
-_RELOADABLE = frozenset({S.SWAPPING})
-"""States whose retryable failure means: load the candidate again, the active version never stopped serving."""
-
-
 # --- the walk -------------------------------------------------------------------------------------------------------
 
 
@@ -156,7 +152,7 @@ def step(slot: Slot, event: Event, now: float) -> tuple[Slot, tuple[Command, ...
         case Failed():
             return _failed(slot, event, now) if event.state is slot.state else (slot, ())
         case Restarted():
-            return _restarted(slot)
+            return _restarted(slot, event)
         case ActiveLost():
             return _active_lost(slot, event)
         case Tick():
@@ -297,7 +293,7 @@ def _failed(slot: Slot, event: Failed, now: float) -> tuple[Slot, tuple[Command,
     if code.kind == "TransferError" and slot.state in BEFORE_SWAP:
         wait = min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(slot.retries, 16)) * (1.0 - event.spread / 2)
         return replace(slot, retries=slot.retries + 1, due=now + wait), ()
-    if slot.state in _RELOADABLE and code.retry and slot.attempts < MAX_ATTEMPTS:
+    if slot.state is S.SWAPPING and code.retry and slot.attempts < MAX_ATTEMPTS:
         return _enter(replace(slot, attempts=slot.attempts + 1), S.LOADING)
     if slot.state in (S.COMMITTED, S.DISCARDING):  # tidying up failed: nothing depends on it, the next one repeats it
         return _enter(slot, S.IDLE)
@@ -335,7 +331,7 @@ def _leave(slot: Slot, target: DeviceState, code: str, detail: str) -> tuple[Slo
     return moved, ((Quarantine(guilty), *commands) if guilty else commands)
 
 
-def _restarted(slot: Slot) -> tuple[Slot, tuple[Command, ...]]:
+def _restarted(slot: Slot, event: Restarted) -> tuple[Slot, tuple[Command, ...]]:
     slot = replace(slot, due=None, retries=0)
     match TABLE[slot.state].restart:
         case OnRestart.STAY:
@@ -348,6 +344,8 @@ def _restarted(slot: Slot) -> tuple[Slot, tuple[Command, ...]]:
             target = S.LOADING
         case OnRestart.REWATCH:
             target = S.PROBATION
+    if event.clean:  # stopped in order: no evidence against anything
+        return _enter(slot, target)
     if slot.attempts >= MAX_ATTEMPTS:
         failed = TABLE[slot.state].failed or S.DISCARDING
         code = "probation_failed" if slot.state is S.PROBATION else "candidate_crashed"
