@@ -22,7 +22,7 @@ from wavegate_shared.manifest import Comparison
 __all__ = ["Act", "Story", "collect"]
 
 MODEL = "address-match"
-BLOCK_S, BASELINE_BLOCKS, SOAK_S = 1.0, 12, 10.0
+BLOCK_S, BASELINE_BLOCKS, SOAK_S = 1.0, 20, 20.0
 BUDGET = "size=-70%,drop=2pt,speed=1.1x"
 _ENDED = ("completed", "rolled_back", "cancelled")
 _ROLLOUT_TIMEOUT_S = 180.0
