@@ -2,6 +2,8 @@
 afterwards still goes through.
 """
 
+import os
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 
@@ -234,3 +236,33 @@ def test_a_version_that_does_not_fit_is_put_off(tmp_path: Path, world: AgentWorl
         assert list((tmp_path / "models" / ".staging").iterdir()) == []
         running.agent._store._free = lambda _: 10**12
         assert running.install(2).outcome is Outcome.PROVEN
+
+
+def test_a_really_full_disk(tmp_path: Path, world: AgentWorld) -> None:
+    """The whole state directory lies on two megabytes: a version of four is put off, everything else goes on."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a tmpfs needs root")
+    try:
+        world.release(5, model=b"m" * (4 << 20))
+        with RunningAgent(place, world) as running:
+            running.install(1)
+            report = running.install(5)
+            assert (report.outcome, report.code, report.active_version) == (Outcome.DEFERRED, "disk_full", 1)
+            assert running.host.live == 1
+            world.wait(lambda: running.state_now == "idle", "idle")
+            (place / "filler").write_bytes(b"x" * (place_free(place) - 8192))
+            world.assign(2)  # there is not even room to keep it
+            world.wait(lambda: [r.code for r in world.reports].count("disk_full") == 2, "the second refusal")
+            assert running.host.live == 1
+            (place / "filler").unlink()
+            still_good(running)
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def place_free(place: Path) -> int:
+    facts = os.statvfs(place)
+    return facts.f_bavail * facts.f_frsize

@@ -51,8 +51,7 @@ from wavegate_shared.wire import (
 __all__ = ["AgentWorld", "FakeHost", "RunningAgent", "enrolled"]
 
 WAIT_S = 8.0
-_CHUNK = 1024
-"""Small chunks, so that small artifacts have many."""
+_CHUNK = 1024  # so that small artifacts have many
 
 
 def enrolled(state: Path, world: World, **changes: Any) -> Key:
@@ -228,7 +227,7 @@ class AgentWorld:
         if self.connection is not None:
             self.connection.queue.put(self.connection.go_up)
 
-    # --- what the device said ---------------------------------------------------------------------------------------------
+    # --- what the device said ---
 
     def wait(self, condition: Callable[[], Any], what: str = "") -> Any:
         """Wait until the condition holds; it is looked at after every message."""
@@ -355,15 +354,14 @@ class AgentWorld:
 
 
 class RunningAgent:
-    """A real agent on a thread, with fake workers, against an `AgentWorld`. A context manager; may be started again."""
+    """A real agent on a thread, with fake workers, against an `AgentWorld`."""
 
     def __init__(self, state: Path, world: AgentWorld, host: FakeHost | None = None, **options: Any) -> None:
         self.state, self.world = state, world
         self.host = host or FakeHost()
         if not (state / "identity").exists():
             world.device_key = enrolled(state, world.tuf)
-        options = {"reserve_mb": 0, "window_s": 60.0, **options}
-        self.config = Config(state_dir=state, **options)
+        self.config = Config(state_dir=state, **{"reserve_mb": 0, "window_s": 60.0, **options})
         self.agent = Agent(self.config, make_host=lambda _name: self.host, connect=world.connect)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="agent", daemon=True)

@@ -10,13 +10,12 @@ Rules that hold in every row (and are tested):
   so neither a revert nor a rollback ever downloads.
 - Network failures are retried for ever with back-off and count towards nothing; every other state change spends `BUDGET`.
 - A digest that failed here is quarantined and refused when offered again, until a signed override.
-- Every assignment ends in exactly one kind of report; after a crash it may be sent twice, never zero times.
+- Every assignment ends in a report; after a crash it may be sent twice, never zero times. A deferred one is tried again.
 
 Not here: how anything is done (`steps.py`), how it is stored (`core/journal_format.py`), verification (`core/verify.py`).
 """
 
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from wavegate_agent.core.slot import (
     BEFORE_SWAP,
@@ -34,6 +33,8 @@ from wavegate_agent.core.slot import (
     Forgive,
     Load,
     Offer,
+    OnOffer,
+    OnRestart,
     Order,
     Preflight,
     Quarantine,
@@ -63,6 +64,7 @@ MAX_ATTEMPTS = 2
 RETRY_FIRST_S = 2.0
 RETRY_MAX_S = 300.0
 BROKEN_RETRY_S = 300.0
+DEFERRED_RETRY_S = 900.0
 QUARANTINED_BY = frozenset(
     {"load_failed", "golden_failed", "bench_failed", "candidate_crashed", "model_rejected", "probation_failed"}
 )
@@ -70,25 +72,6 @@ QUARANTINED_BY = frozenset(
 
 
 # --- the table ------------------------------------------------------------------------------------------------------
-
-
-class OnRestart(StrEnum):
-    """Found here after a crash or power cut."""
-
-    STAY = "stay"
-    REDO = "redo"
-    RELOAD = "reload"
-    REWATCH = "rewatch"
-    RETRY = "retry"
-
-
-class OnOffer(StrEnum):
-    """A newer assignment arrives here."""
-
-    TAKE = "take"
-    SUPERSEDE = "supersede"
-    DEFER = "defer"
-    REVERT = "revert"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +127,13 @@ def step(slot: Slot, event: Event, now: float) -> tuple[Slot, tuple[Command, ...
         event: what happened; an answer to a state that was left meanwhile is ignored.
         now: monotonic seconds, only used for `Slot.due`.
     """
+    after, commands = _walk(slot, event, now)
+    if after.state is S.IDLE and after.outcome is Outcome.DEFERRED and after.due is None:
+        after = replace(after, due=now + DEFERRED_RETRY_S)  # what was short may be there by then
+    return after, commands
+
+
+def _walk(slot: Slot, event: Event, now: float) -> tuple[Slot, tuple[Command, ...]]:
     match event:
         case Offer():
             return _offered(slot, event)
@@ -368,8 +358,11 @@ def _active_lost(slot: Slot, event: ActiveLost) -> tuple[Slot, tuple[Command, ..
 
 
 def _tick(slot: Slot, event: Tick, now: float) -> tuple[Slot, tuple[Command, ...]]:
-    if slot.due is None or (now < slot.due and not (event.connected and slot.state is not S.BROKEN)):
+    hurry = event.connected and slot.state in BEFORE_SWAP
+    if slot.due is None or (now < slot.due and not hurry):
         return slot, ()
+    if slot.state is S.IDLE and slot.order is not None:
+        return _take(replace(slot, due=None), slot.order)
     if slot.state is S.BROKEN:
         return _enter(slot, S.FALLBACK)
     return replace(slot, due=None), _commands(slot)

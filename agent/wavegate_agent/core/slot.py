@@ -5,6 +5,7 @@ are part of a file format: new ones need a default.
 """
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TypeAlias
 
 from wavegate_shared.assignment import Probation
@@ -26,6 +27,8 @@ __all__ = [
     "Forgive",
     "Load",
     "Offer",
+    "OnOffer",
+    "OnRestart",
     "Order",
     "Preflight",
     "Quarantine",
@@ -326,3 +329,24 @@ class Forgive:
 
 
 Command: TypeAlias = Work | SendReport | Quarantine | Forgive
+
+# --- rules a row of the table names ---------------------------------------------------------------------------------
+
+
+class OnRestart(StrEnum):
+    """Found here after a crash or power cut."""
+
+    STAY = "stay"
+    REDO = "redo"
+    RELOAD = "reload"
+    REWATCH = "rewatch"
+    RETRY = "retry"
+
+
+class OnOffer(StrEnum):
+    """A newer assignment arrives here."""
+
+    TAKE = "take"
+    SUPERSEDE = "supersede"
+    DEFER = "defer"
+    REVERT = "revert"

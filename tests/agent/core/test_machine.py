@@ -315,6 +315,17 @@ def test_a_failed_swap_is_tried_again_and_then_put_off() -> None:
     assert (slot.state, slot.outcome) == (S.DISCARDING, Outcome.DEFERRED)
 
 
+def test_a_deferred_assignment_is_tried_again_later() -> None:
+    slot, _ = step(at(S.PREFLIGHT), Failed(S.PREFLIGHT, "disk_full"), 0.0)
+    slot, _ = step(slot, Done(S.DISCARDING), 100.0)
+    assert (slot.state, slot.due) == (S.IDLE, 1000.0)
+    assert step(slot, Tick(connected=True), 999.0) == (slot, ())
+    slot, commands = step(slot, Tick(), 1000.0)
+    assert (slot.state, slot.outcome, works(commands)) == (S.OFFERED, None, [ReadManifest])
+    restarted, _ = step(replace(slot, state=S.IDLE, outcome=Outcome.DEFERRED), Restarted(), 50.0)
+    assert restarted.due == 950.0
+
+
 def test_a_failed_revert_falls_back_and_keeps_the_first_reason() -> None:
     slot, _ = step(at(S.PROBATION), Failed(S.PROBATION, "probation_failed", "slow"), 0.0)
     slot, commands = step(slot, Failed(S.REVERTING, "load_failed", "no"), 0.0)
