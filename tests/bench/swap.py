@@ -38,6 +38,9 @@ _BUSY_SHARE = 0.2
 _AFTER_S = 0.1
 _WARM_S = 1.0
 _GAP_S = 0.6
+_GAP_SHARE = 0.6
+_LONGEST_GAP_S = 6.0
+"""A span is followed by steady time in proportion: a busy machine stretches spans, and would be counted in them alone."""
 _GOLDEN_EVERY = 4
 _BROKEN_EVERY = 8
 _CRASHES = 3
@@ -194,12 +197,17 @@ def _segment(rig: Rig, clients: int, swaps: int, seed: int) -> Segment:
         time.sleep(_WARM_S + 2 * _GAP_S)
         for _ in range(swaps):
             segment.spans.append(rig.swap())
-            time.sleep(_GAP_S)
+            _rest(segment)
             if rig.swaps % _BROKEN_EVERY == 0:
                 segment.spans.append(rig.fail())
-                time.sleep(_GAP_S)
+                _rest(segment)
     segment.records = load.records
     return segment
+
+
+def _rest(segment: Segment) -> None:
+    start, end = segment.spans[-1]
+    time.sleep(min(_LONGEST_GAP_S, max(_GAP_S, _GAP_SHARE * (end - start))))
 
 
 def _figures(rig: Rig, runs: list[list[Segment]]) -> dict[str, Any]:
