@@ -44,6 +44,10 @@ class Client:
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
     def get(self, path: str, **params: Any) -> dict[str, Any]:
         """One object."""
         return self._call("GET", path, params=_given(params))[0]

@@ -65,6 +65,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         made.wavegate("model", "publish", MODEL, "1")
         made.enrol(DEVICE)
         yield made
+        made.api.close()
 
 
 def wait(condition: Any, what: str, seconds: float = 90.0) -> None:
