@@ -24,7 +24,7 @@ from wavegate_shared.errors import CODES, TransferError, UsageError
 __all__ = ["Client", "Connection", "at", "connect"]
 
 DEFAULT_SERVER = "https://localhost:8443"
-_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+_TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 _IMPORT_TIMEOUT_S = 1800.0
 """The server validates a bundle before it answers."""
 
