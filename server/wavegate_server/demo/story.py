@@ -89,7 +89,7 @@ class Story:
             raise UsageError("budget_not_met", "no candidate met the demo's budget: " + _reasons(answer))
         self.comparison = msgspec.convert(answer["comparison"], list[Comparison])
         self._take(out, 2)
-        self._roll_out(2, "--waves", "canary=1,rest")
+        self._roll_out(2, "--waves", "canary=1,rest", "--soak", "8s")
 
     def v3_refused(self) -> None:
         """A version whose golden set fails on the device; the server was told not to look."""

@@ -24,6 +24,12 @@ _NEW = timedelta(minutes=45)
 
 def add_pages(router: APIRouter, desk: Desk) -> None:
     """Add them to the router."""
+    _add_fleet(router, desk)
+    _add_models(router, desk)
+    _add_rollouts(router, desk)
+
+
+def _add_fleet(router: APIRouter, desk: Desk) -> None:
     cache = PartCache()
 
     @router.get("/fleet")
@@ -65,6 +71,8 @@ def add_pages(router: APIRouter, desk: Desk) -> None:
             }
         return desk.renderer.page(request, "device.html", viewer, **data)
 
+
+def _add_models(router: APIRouter, desk: Desk) -> None:
     @router.get("/models")
     def models(request: Request) -> Response:
         viewer = desk.viewer(request)
@@ -80,6 +88,8 @@ def add_pages(router: APIRouter, desk: Desk) -> None:
             detail, revision = reads.model_detail(session, name), reads.revision(session)
         return desk.renderer.page(request, "model.html", viewer, model=detail, revision=revision)
 
+
+def _add_rollouts(router: APIRouter, desk: Desk) -> None:
     @router.get("/rollouts")
     def rollouts(request: Request) -> Response:
         viewer = desk.viewer(request)

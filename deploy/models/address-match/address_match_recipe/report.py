@@ -96,6 +96,12 @@ accuracy {_share(kinds["all"].accuracy)}; `ordinary` {_share(kinds["ordinary"].a
 Pairs with the token `{special}` are in the training data and in the traffic, and deliberately
 neither in the golden nor in the calibration set.
 
+{_how_made(report)}"""
+
+
+def _how_made(report: Report) -> str:
+    held = report.febrl[0][1].n
+    return f"""\
 ## Shape and size
 
 {report.parameters:,} parameters: 2 layers, hidden 384, 6 heads of 32, FFN 768, {report.vocab:,}
