@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from wavegate_server.cli_client import connect
+from wavegate_server.cli_inspect import inspect
 from wavegate_server.cli_output import JsonFlag, figure, lines, megabytes, print_json, table
 from wavegate_shared.errors import UsageError
 
@@ -22,6 +23,8 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.", show_default=False)]
 Number = Annotated[int, typer.Argument(metavar="VERSION", help="The version's number.", min=1, show_default=False)]
+
+app.command()(inspect)
 
 
 @app.command("import")

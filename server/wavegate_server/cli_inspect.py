@@ -1,0 +1,61 @@
+"""`wavegate model inspect`: what an ONNX file is and what compression will try on it. Works without a server."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wavegate_server.cli_output import JsonFlag, lines, megabytes, print_json, table
+
+if TYPE_CHECKING:
+    from wavegate_server.compress.inspect import Inspection
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="The ONNX file.", show_default=False)
+    ],
+    json_flag: JsonFlag = False,
+) -> None:
+    """Say what an ONNX file is: family, opset, parameters, compute, dynamic dimensions, what will be tried and why.
+
+    Weights are not loaded, so large files are quick to look at. No server is needed.
+
+    Example: wavegate model inspect ./model.onnx
+    """
+    from wavegate_server.compress.inspect import as_json, inspect_file  # onnx costs a second: only where a file is read
+
+    found = inspect_file(file)
+    if json_flag:
+        print_json(as_json(found))
+    else:
+        _print(file, found)
+
+
+def _print(file: Path, found: "Inspection") -> None:
+    kind = "already quantised" if found.quantised else f"{found.family}, {found.head}"
+    compute = "compute not counted" if found.flops is None else f"{found.flops / 1e6:,.1f} MFLOPs an inference"
+    lines(
+        f"{file.name}: {kind}; opset {found.opset}, {found.nodes} nodes",
+        f"{found.parameters:,} parameters, {megabytes(found.weight_bytes)} of weights"
+        + (" in files beside it" if found.external else "")
+        + f"; {compute}",
+    )
+    sizes = ", ".join(f"{name} = {size}" for name, size in found.assumed.items())
+    if sizes:
+        lines(f"dynamic dimensions, and what compute was counted for: {sizes}")
+    lines(*found.notes, "")
+    shown = [(t.name, t.dtype, str(t.shape)) for t in (*found.inputs, *found.outputs)]
+    table(["input or output", "type", "shape"], shown, empty="no inputs")
+    blocks = [
+        (", ".join(b.nodes[:2]) + (" ..." if len(b.nodes) > 2 else ""), f"{b.parameters:,}", megabytes(b.size_bytes),
+         "" if b.macs is None else f"{2 * b.macs / 1e6:,.1f}")
+        for b in found.blocks
+    ]  # fmt: skip
+    table(["block", "parameters#", "size#", "MFLOPs#"], blocks, empty="No weighted nodes.")
+    operators = sorted(found.operators.items(), key=lambda each: -each[1])
+    lines("operators: " + ", ".join(f"{name} {count}" for name, count in operators), "")
+    table(["will be tried", "because"], [(p.recipe, p.why) for p in found.recipes], empty="Nothing will be tried.")
+    table(["will not", "because"], [(p.recipe, p.why) for p in found.skipped], empty="")
