@@ -38,25 +38,27 @@ def conv_net(*, opset: int = 17, bias_row: bool = False, wild: bool = False, bat
     Args:
         opset: of the file.
         bias_row: a Gemm bias of shape [1, N], which the quantiser's per-channel form does not take.
-        wild: one channel of the first convolution a thousand times larger: per-tensor int8 loses all others.
+        wild: one channel between the convolutions is a thousand times larger than the others, which int8 then loses.
         batch: first dimension of the input.
     """
     rng = np.random.default_rng(5)
     first = rng.normal(size=(FILTERS, 1, 5, 5)).astype(np.float32) / 5
     second = rng.normal(size=(FILTERS * 2, FILTERS, 3, 3)).astype(np.float32) / 12
-    if wild:
-        first[0] *= 1000
-        second[:, 0] /= 1000
+    stretch = np.ones((1, FILTERS, 1, 1), dtype=np.float32)
     images, labels = stripes(600, 1)
     features = _features(images, first, second)
     wanted = np.eye(CLASSES)[labels]
+    if wild:
+        stretch[0, 0] = 1000
+        second[:, 0] /= 1000
     solved = np.linalg.lstsq(np.c_[features, np.ones(len(features))], wanted, rcond=None)[0]
     weight, bias = solved[:-1].astype(np.float32) * 5, solved[-1].astype(np.float32) * 5
-    tensors = {"w1": first, "w2": second, "head": weight, "bias": bias[None] if bias_row else bias}
+    tensors = {"w1": first, "w2": second, "head": weight, "stretch": stretch, "bias": bias[None] if bias_row else bias}
     nodes = [
         helper.make_node("Conv", ["image", "w1"], ["c1"], name="conv1", pads=[2, 2, 2, 2]),
         helper.make_node("Relu", ["c1"], ["r1"], name="relu1"),
-        helper.make_node("Conv", ["r1", "w2"], ["c2"], name="conv2", pads=[1, 1, 1, 1]),
+        helper.make_node("Mul", ["r1", "stretch"], ["s1"], name="stretched"),
+        helper.make_node("Conv", ["s1", "w2"], ["c2"], name="conv2", pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["c2"], ["r2"], name="relu2"),
         helper.make_node("GlobalAveragePool", ["r2"], ["p"], name="pool"),
         helper.make_node("Flatten", ["p"], ["f"], name="flatten"),
@@ -122,4 +124,53 @@ def write_conv_bundle(
     }
     names = ("model.onnx", "golden.npz", "calib.npz")
     write_bundle(directory, {**document, **fields}, {name: directory / name for name in names})
+    return directory
+
+
+def sensor_samples(samples: int, seed: int) -> tuple[Array, Array]:
+    """Readings of a damped oscillation with noise, (n, 32) float32, and its damping: a small inversion task."""
+    rng = np.random.default_rng(seed)
+    damping = rng.uniform(0.5, 4.0, samples)
+    time = np.linspace(0, 2, 32)
+    signal = np.exp(-damping[:, None] * time) * np.cos(6 * time)
+    return (signal + rng.normal(scale=0.02, size=signal.shape)).astype(np.float32), damping
+
+
+def regression_net(width: int = 96) -> onnx.ModelProto:
+    """One hidden layer of random features and a solved head: a number out."""
+    rng = np.random.default_rng(8)
+    hidden, shift = rng.normal(size=(32, width)).astype(np.float32) / 3, rng.normal(size=width).astype(np.float32) / 3
+    x, y = sensor_samples(1500, 1)
+    features = np.maximum(x @ hidden + shift, 0)
+    gram = features.T @ features + 1e-1 * np.eye(width)
+    head = np.linalg.solve(gram, features.T @ y).astype(np.float32)[:, None]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="hidden"),
+        helper.make_node("Add", ["h", "b"], ["s"], name="shift"),
+        helper.make_node("Relu", ["s"], ["r"], name="relu"),
+        helper.make_node("MatMul", ["r", "v"], ["y"], name="head"),
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 32])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])]
+    return model_of(nodes, inputs, outputs, {"w": hidden, "b": shift, "v": head})
+
+
+def write_bundle_of(directory: Path, model: onnx.ModelProto, x: Array, y: Array, calib: Array) -> Path:
+    """A regression bundle: one input `x`, judged by its mean absolute error."""
+    directory.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, str(directory / "model.onnx"))
+    np.savez(directory / "golden.npz", allow_pickle=False, **{"input.x": x, "label": y})
+    np.savez(directory / "calib.npz", allow_pickle=False, **{"input.x": calib})
+    document: dict[str, object] = {
+        "schema": 1,
+        "model": "damping",
+        "task": "regression",
+        "model_file": "model.onnx",
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, x.shape[1]]}],
+        "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 1]}],
+        "metric": {"name": "mean_absolute_error", "unit": "1/s", "direction": "down"},
+        "golden": {"file": "golden.npz", "ceiling": 1.0},
+        "calib": {"file": "calib.npz"},
+    }
+    write_bundle(directory, document, {name: directory / name for name in ("model.onnx", "golden.npz", "calib.npz")})
     return directory

@@ -25,6 +25,7 @@ __all__ = [
     "opset",
     "output_layer",
     "save",
+    "segments",
     "strip_shapes",
     "upgrade",
     "weight_of",
@@ -185,6 +186,17 @@ def blocks(model: onnx.ModelProto, *, most: int = _MAX_BLOCKS) -> list[list[str]
     left = most - len(first)
     size = max(1, -(-len(rest) // left))
     return [[name] for name in first] + [rest[at : at + size] for at in range(0, len(rest), size)]
+
+
+def segments(model: onnx.ModelProto) -> list[list[str]]:
+    """`blocks` with the unweighted nodes before each weighted one: left float together, no int8 stays in front of a block."""
+    ends = {name: number for number, names in enumerate(blocks(model)) for name in names[-1:]}
+    found: list[list[str]] = [[]]
+    for node in model.graph.node:
+        found[-1].append(node.name)
+        if node.name in ends:
+            found.append([])
+    return [names for names in found if names]
 
 
 def expand_float16(model: onnx.ModelProto) -> None:

@@ -108,9 +108,9 @@ class _Job:
         before = self._bench.score(original, self._splits.choose)
         if not before.score.finite:
             raise UsageError("bundle_invalid", "the original gives outputs that are not finite (NaN or infinite)")
-        trials, base = self._tried(original, before)
-        self._reserve_s = 0.0
         judge = Judge(self._bench, self._budget, original, self._options.entry)
+        trials, base = self._tried(judge, original, before)
+        self._reserve_s = 0.0
         self._race(original, [trial.made for trial in trials if trial.made], rounds=12)
         candidates, winner = self._judged(judge, trials)
         first = judge.original(self._latency)
@@ -132,7 +132,7 @@ class _Job:
     def _say(self, stage: str, candidate: str = "") -> None:
         self._progress(Event(stage, candidate, self._best))
 
-    def _tried(self, original: Made, before: Scored) -> tuple[list[_Trial], Made | None]:
+    def _tried(self, judge: Judge, original: Made, before: Scored) -> tuple[list[_Trial], Made | None]:
         """Every candidate there is, repaired ones included; none where the model is quantised already."""
         from wavegate_server.compress.inspect import inspect_file
 
@@ -151,7 +151,7 @@ class _Job:
         made = [trial.made for trial in trials if trial.made]
         if made:
             self._race(original, made, rounds=4)
-            trials += self._repair(trials, original, base, before, classes=classes)
+            trials += self._repair(judge, trials, base, before, classes=classes)
         return trials, base
 
     def _try(
@@ -197,13 +197,12 @@ class _Job:
         allowed = allowed_drop(self._budget, self._bundle.spec.metric, value)
         return _DEFAULT_GOAL if allowed is None else max(allowed / 2, 0.0)
 
-    def _repair(
-        self, trials: list[_Trial], original: Made, base: Made, before: Scored, *, classes: bool
-    ) -> list[_Trial]:
+    def _repair(self, judge: Judge, trials: list[_Trial], base: Made, before: Scored, *, classes: bool) -> list[_Trial]:
         """The best candidate that loses too much, again with its most sensitive blocks left float."""
         goal = self._goal(before.score.value)
         order = sorted((t for t in trials if t.made and not t.reason), key=self._cost)
-        good = next((self._cost(t) for t in order if t.drop <= goal), float("inf"))
+        fit = [t for t in order if t.made and judge.fits_without_metric(t.made, self._latency)]
+        good = next((self._cost(t) for t in fit if t.drop <= goal), float("inf"))
         lossy = (t for t in order if t.drop > goal and self._cost(t) < good)
         worst = next((t for t in lossy if named(t.recipe).method in ("static", "dynamic")), None)
         if worst is None:

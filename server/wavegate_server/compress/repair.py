@@ -59,7 +59,7 @@ def _scan(job: dict[str, Any]) -> dict[str, Any]:
     model = graphs.load(source)
     ops = set(recipe.ops) if recipe.method != "nbits" else {"MatMul", "Gather"}
     kinds = {node.name: node.op_type for node in model.graph.node}
-    groups = [names for group in graphs.blocks(model) if (names := [n for n in group if kinds[n] in ops])]
+    groups = [names for group in graphs.segments(model) if (names := [n for n in group if kinds[n] in ops])]
     with tempfile.TemporaryDirectory(prefix="wavegate-scan-") as scratch:
         target, ranges = Path(scratch) / "trial.onnx", Path(scratch) / "ranges.json"
         cached = ranges if "calibration_cache_path" in inspect.signature(quantize_static).parameters else None

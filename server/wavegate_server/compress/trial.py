@@ -144,7 +144,7 @@ class Workbench:
         parts = {"recipe": recipe, "base": base.digest, "calib": calib.digest, "choose": choose.digest, **rows}
         _, answer = self.cache.step("scan", {**parts, "pre": self._pre_key}, make)
         ranking: list[dict[str, Any]] = answer["ranking"]
-        return [block for block in ranking if block["error"] < answer["full_error"]]
+        return ranking
 
     def score(self, made: Made, split: Split) -> Scored:
         """The model on a split."""
