@@ -58,7 +58,11 @@ def compress(
     options = Options(_seconds(time), cache or default_directory(), device_class, metric)
     with open_bundle(bundle) as opened, console.status("opening the bundle") as status:
         items = parse_budget(budget, opened.spec.metric)
-        result = run_job(opened, items, target, lambda event: status.update(str(event)), options)
+        try:
+            result = run_job(opened, items, target, lambda event: status.update(str(event)), options)
+        except KeyboardInterrupt:
+            console.print("stopped; nothing was written, finished steps are kept: the same command goes on from them")
+            raise typer.Exit(ExitCode.FAILURE) from None
     written = target if result.chosen and result.chosen.path else None
     if as_json:
         print_json(result_json(result, written))

@@ -10,6 +10,7 @@ Steps are cached by the hash of all they depend on: a job that was killed or can
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ __all__ = ["Candidate", "Event", "JobResult", "Options", "Progress", "run_job"]
 
 Progress = Callable[[Event], None]
 _RESERVE = 0.3
+_RACE_BYTES = 1 << 30
 _SCAN_SECONDS = 120.0
 _KEEP_FLOAT = (1, 2, 3, 5, 8)
 _DEFAULT_GOAL = 0.01
@@ -111,7 +113,7 @@ class _Job:
         judge = Judge(self._bench, self._budget, original, self._options.entry)
         trials, base = self._tried(judge, original, before)
         self._reserve_s = 0.0
-        self._race(original, [trial.made for trial in trials if trial.made], rounds=12)
+        self._raced(original, trials, rounds=12)
         candidates, winner = self._judged(judge, trials)
         first = judge.original(self._latency)
         table = comparison(judge, winner, self._latency) if winner else []
@@ -148,9 +150,8 @@ class _Job:
         self._reserve_s = _RESERVE * self._options.time_s
         classes = found.head == "classification"
         trials = [self._try(planned.recipe, base, before, classes=classes) for planned in found.recipes]
-        made = [trial.made for trial in trials if trial.made]
-        if made:
-            self._race(original, made, rounds=4)
+        if any(trial.made for trial in trials):
+            self._raced(original, trials, rounds=4)
             trials += self._repair(judge, trials, base, before, classes=classes)
         return trials, base
 
@@ -185,13 +186,42 @@ class _Job:
             return sign * (before.score.value - after.score.value)
         return 1 - agreement if metric.direction == "up" else difference
 
-    def _race(self, original: Made, made: Sequence[Made], *, rounds: int) -> None:
-        """Time the original and candidates side by side; a model that cannot run leaves the race, not the job."""
+    def _raced(self, original: Made, trials: Sequence[_Trial], *, rounds: int) -> None:
+        failed = self._race(original, [t.made for t in trials if t.made and not t.reason], rounds=rounds)
+        for trial in trials:
+            trial.reason = trial.reason or failed.get(trial.name, "")
+
+    def _race(self, original: Made, made: Sequence[Made], *, rounds: int) -> dict[str, str]:
+        """Time the original and candidates side by side in one process; gives the reasons of those that could not run.
+
+        Models too large to be loaded together, or one that brings the process down, race in pairs with the original; their
+        times are then scaled to the first pair's original.
+        """
         self._say("racing the candidates against the original")
-        models = {"original": original.path, **{each.name: each.path for each in made}}
-        place = (self._splits.report.file, self._bundle.spec, self._bundle.directory)
-        samples, spec, directory = place
-        self._latency.update(race(models, samples, spec, directory, rounds=rounds))
+        paths = {each.name: each.path for each in made}
+        together = sum(path.stat().st_size for path in [original.path, *paths.values()]) <= _RACE_BYTES
+        if together:
+            with suppress(UsageError):
+                self._latency.update(self._timed({"original": original.path, **paths}, rounds))
+                return {}
+        failed: dict[str, str] = {}
+        reference = None if paths else self._timed({"original": original.path}, rounds)["original"]
+        for name, path in paths.items():
+            try:
+                pair = self._timed({"original": original.path, name: path}, rounds)
+            except UsageError as error:
+                failed[name] = error.detail
+                continue
+            reference = reference or pair["original"]
+            self._latency[name] = pair[name].scaled(reference.p50_ms / pair["original"].p50_ms)
+        if reference is None:
+            reference = self._timed({"original": original.path}, rounds)["original"]
+        self._latency["original"] = reference
+        return failed
+
+    def _timed(self, models: dict[str, Path], rounds: int) -> dict[str, Latency]:
+        report, bundle = self._splits.report, self._bundle
+        return race(models, report.file, bundle.spec, bundle.directory, rounds=rounds)
 
     def _goal(self, value: float) -> float:
         allowed = allowed_drop(self._budget, self._bundle.spec.metric, value)
