@@ -9,7 +9,7 @@ import numpy as np
 from wavegate_server.compress.inputs import load_samples
 from wavegate_server.compress.measure import Latency, probe
 from wavegate_server.compress.report import Candidate
-from wavegate_server.compress.trial import Made, Scored, Workbench
+from wavegate_server.compress.trial import Made, Scored, Workbench, against
 from wavegate_server.core.bootstrap import drop_from_draws, set_drop
 from wavegate_server.core.budget import BudgetItem, Measured, Verdict, judge, words
 from wavegate_server.core.paired import Drop, paired_drop
@@ -200,6 +200,9 @@ def finished(first: Candidate, winner: Candidate | None, budget: Sequence[Budget
 
 
 def _agreement(before: Scored, after: Scored) -> float:
+    """Share of the same classes; for a single number out, of answers that are close."""
+    if all(len(output) == 1 for output in _rows(before.outputs)):
+        return against(before, after, classes=False).agreement
     pairs = list(zip(before.score.top1, after.score.top1, strict=True))
     return sum(a == b for a, b in pairs) / len(pairs)
 
