@@ -9,10 +9,17 @@ from wavegate_server.adapters.bundles import open_bundle
 from wavegate_server.adapters.objects import file_sha256
 from wavegate_server.compress.job import JobResult, run_job
 from wavegate_server.compress.measure import score_model
+from wavegate_server.compress.recipes import named
 from wavegate_server.core.budget import parse_budget
 from wavegate_shared.errors import UsageError
 
 pytestmark = pytest.mark.timeout(240)  # each job starts a dozen processes
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("int8-dynamic-per-channel", "int8-dynamic-per-tensor")
+    monkeypatch.setattr("wavegate_server.compress.recipes.RECIPES", tuple(named(name) for name in names))
 
 
 def compress(directory: Path, budget: str, out: Path) -> JobResult:
