@@ -44,6 +44,7 @@ class Brain:
         now: the time messages carry.
         said: called after something was put into the outbox, and with True when the inventory changed.
         beat: called at each step.
+        stopping: while true, failures say nothing: workers are being ended around the step.
     """
 
     def __init__(
@@ -56,8 +57,11 @@ class Brain:
         now: Callable[[], datetime],
         said: Callable[[bool], None],
         beat: Callable[[], None],
+        stopping: Callable[[], bool],
     ) -> None:
-        self._device, self._journal, self.record = device, journal, record
+        self._device, self._journal = device, journal
+        self._found_clean, self.record = record.clean, replace(record, clean=False)
+        self._stopping = stopping
         self._messages, self._now, self._said, self._beat = messages, now, said, beat
         self._slots: dict[str, Slot] = dict(record.slots)
         self._steps: dict[str, Steps] = {}
@@ -73,6 +77,10 @@ class Brain:
     def remember(self) -> None:
         """Make the record durable as it is (the boot number, before anything is said with it)."""
         self._journal.save(self.record)
+
+    def leave(self) -> None:
+        """The agent stops in order: what is found at the next start is not the trace of a crash."""
+        self._journal.save(replace(self.record, clean=True))
 
     def serve(self) -> None:
         """At boot, before the network: let every slot's active version serve."""
@@ -92,7 +100,7 @@ class Brain:
     def resume(self) -> None:
         """At boot, with the network starting: take up what was going on."""
         for name in self._steps:
-            self.feed(name, Restarted())
+            self.feed(name, Restarted(clean=self._found_clean))
 
     def accept(self, assignment: Assignment, floor: datetime, offers: dict[str, Offer]) -> list[str]:
         """Feed a verified assignment to the slots it names; returns the slots this device does not have."""
@@ -113,7 +121,8 @@ class Brain:
         again, self._again = self._again, {}
         for name, work in again.items():
             if type(work) is type(self._work_of(name)):
-                self._run(name, [work])
+                for event in self._run(name, [work]):
+                    self.feed(name, event)
         for name, steps in self._steps.items():
             slot = self._slots[name]
             if slot.state is DeviceState.PROBATION:
@@ -181,6 +190,8 @@ class Brain:
         answer = self.attempt(act)
         if not isinstance(answer, WavegateError):
             return answer
+        if self._stopping():
+            return None
         _LOG.info(
             "step_refused device=%s slot=%s state=%s code=%s detail=%s",
             self._device,

@@ -102,8 +102,11 @@ def _enroll(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from wavegate_agent.adapters.malloc import keep_small
     from wavegate_agent.config import Config
     from wavegate_agent.runner import Agent
+
+    keep_small()
 
     configure(as_json=options.log_json, verbose=options.verbose)
     agent = Agent(

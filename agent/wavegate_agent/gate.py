@@ -6,6 +6,7 @@ is answered with a report and leaves everything as it is.
 
 import errno
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,9 +16,12 @@ from wavegate_agent.orders import Orders
 from wavegate_agent.ports import Gatekeeper
 from wavegate_shared.assignment import Assignment
 from wavegate_shared.errors import DeviceError, TransferError, TrustError, WavegateError
+from wavegate_shared.manifest import MODEL_NAME
 
 __all__ = ["Accepted", "Gate"]
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MAX_NAME = 40
 _LOG = logging.getLogger(__name__)
 _MAYBE_CLOCK = frozenset({"assignment_expired", "metadata_stale", "metadata_invalid"})
 """Refusals that a wrong clock can cause; the server is asked for the time before they are believed."""
@@ -49,7 +53,7 @@ class Gate:
         """Verify an envelope; None when it was refused or has to wait."""
         self.waiting = None
         try:
-            assignment = self._opened(envelope, last_seq)
+            assignment = _checked(self._opened(envelope, last_seq))
             if assignment.seq > last_seq:
                 self._orders.write(assignment.seq, envelope)
         except TransferError as error:
@@ -87,12 +91,24 @@ class Gate:
         return self._verifier.open(envelope, last_seq=last_seq, now=self._clockwork.now())
 
 
+def _checked(assignment: Assignment) -> Assignment:
+    """What goes into the journal has bounded fields, also when a director is careless."""
+    for name, wanted in assignment.slots.items():
+        good = (
+            MODEL_NAME.fullmatch(wanted.model) and _SHA256.fullmatch(wanted.sha256) and 0 < wanted.release_seq < 2**31
+        )
+        if not good or len(name) > _MAX_NAME:
+            raise TrustError("message_malformed", f"slot {name[:40]!r} names no version")
+    if len(assignment.rollout or "") > _MAX_NAME or assignment.seq >= 2**31:
+        raise TrustError("message_malformed", "rollout or sequence number too large")
+    return assignment
+
+
 def _offer(assignment: Assignment, name: str, quarantined: tuple[str, ...]) -> Offer:
     wanted = assignment.slots[name]
     order = Order(
         seq=assignment.seq,
         version=Version(model=wanted.model, version=wanted.release_seq, sha256=wanted.sha256),
-        target=wanted.target,
         rollout=assignment.rollout,
         allow_older=wanted.allow_older,
         override=wanted.override_quarantine,

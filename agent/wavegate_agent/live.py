@@ -91,8 +91,8 @@ class Live:
         window.merge(stats)
         if self.trial is not None and self.trial.version == stats.version:
             self.trial.counts.merge(stats)
-        halves = self._yardstick.setdefault(stats.version, [Histogram()])
-        if halves[-1].count >= _GENERATION:
+        halves = self._yardstick.setdefault(stats.version, [])
+        if not halves or halves[-1].count >= _GENERATION:
             halves.append(Histogram())
         halves[-1].merge(stats.latency)
         del halves[:-2]

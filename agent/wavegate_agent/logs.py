@@ -30,4 +30,5 @@ def configure(*, as_json: bool, verbose: bool) -> None:
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
     handler.setFormatter(JsonLines() if as_json else text)
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("tuf").setLevel(logging.WARNING)
+    for library in ("tuf", "httpx", "httpcore", "securesystemslib"):
+        logging.getLogger(library).setLevel(logging.WARNING)

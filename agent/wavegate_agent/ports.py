@@ -1,6 +1,7 @@
-"""What the control process needs of its two big neighbours: the workers' host and the verifier.
+"""What the control process needs of its big neighbours: the workers' host, the verifier, the connection to the broker.
 
-Protocols, so that the steps can be tested with fakes; the real ones are `adapters/worker_host.py` and `adapters/verifier.py`.
+Protocols, so that everything above can be tested with fakes; the real ones are `adapters/worker_host.py`,
+`adapters/verifier.py` and `adapters/mqtt.py`.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,7 +14,7 @@ from wavegate_shared.assignment import Assignment, SlotAssignment
 from wavegate_shared.manifest import Manifest
 from wavegate_shared.wire import Bench, GoldenResult
 
-__all__ = ["Exit", "Gatekeeper", "Host"]
+__all__ = ["Connection", "Exit", "Gatekeeper", "Host"]
 
 
 class Exit(Protocol):
@@ -92,3 +93,26 @@ class Gatekeeper(Protocol):
 
     def manifest_bytes(self, slot: SlotAssignment) -> bytes:
         """The signed bytes."""
+
+
+class Connection(Protocol):
+    """What is needed of the connection to the broker; see `adapters/mqtt.py`."""
+
+    penalty_s: float
+
+    @property
+    def connected(self) -> bool:
+        """Whether messages can be sent."""
+
+    @property
+    def room(self) -> int:
+        """How many more may be under way."""
+
+    def publish(self, topic: str, payload: bytes, qos: int = 1) -> bool:
+        """Hand over a message; False when there is no connection."""
+
+    def start(self) -> None:
+        """Connect and stay connected."""
+
+    def stop(self) -> None:
+        """Disconnect."""

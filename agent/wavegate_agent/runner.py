@@ -11,11 +11,12 @@ never gets to talk. No numpy and no onnxruntime in this process (asserted in a t
 
 import logging
 import queue
+import re
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from wavegate_agent.adapters import clock, facts
@@ -24,21 +25,22 @@ from wavegate_agent.adapters.mqtt import BrokerConnection
 from wavegate_agent.adapters.outbox import Outbox
 from wavegate_agent.adapters.slots import VersionStore
 from wavegate_agent.adapters.status_socket import StatusSocket
-from wavegate_agent.adapters.systemd import notify, watchdog_s
+from wavegate_agent.adapters.systemd import notify
 from wavegate_agent.adapters.tuf_client import ImageRepository
 from wavegate_agent.adapters.verifier import Verifier
-from wavegate_agent.adapters.worker_host import WorkerHost, WorkerSettings
+from wavegate_agent.boot import first_record, worker_host
 from wavegate_agent.brain import Brain
 from wavegate_agent.clockwork import Clockwork
 from wavegate_agent.config import Config, address_of, load_identity
-from wavegate_agent.core.journal_format import MAX_SLOTS, Record
+from wavegate_agent.core.journal_format import MAX_SLOTS
 from wavegate_agent.core.slot import ActiveLost
 from wavegate_agent.evidence import EvidenceFile
 from wavegate_agent.gate import Gate
 from wavegate_agent.messages import Messages
 from wavegate_agent.orders import Orders
-from wavegate_agent.ports import Host
+from wavegate_agent.ports import Connection, Host
 from wavegate_agent.steps import Node, Steps
+from wavegate_agent.talker import Talker
 from wavegate_agent.transfer import Transfers
 from wavegate_agent.uplink import Uplink
 from wavegate_shared import __version__
@@ -55,6 +57,9 @@ _LOOK_S = 0.5
 _STUCK_S = 420.0
 """A step that shows no sign of life for this long is stuck; the longest lawful one is a golden set."""
 _REVOKED_WAIT_S = 600.0
+_SLOT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,19}")
+_GRACE_S = 3.0
+"""How long a stop waits for the step in hand before it ends the workers under it."""
 _WAITING_S = 30.0
 """How often an assignment that could not be judged is tried again while the network is there."""
 
@@ -74,54 +79,64 @@ class Agent:
     Args:
         config: see `Config`.
         make_host: makes the worker host of a slot; a test may bring its own.
+        connect: makes the connection to the broker, as `BrokerConnection`; a test may bring its own.
 
     Raises:
         UsageError: `setup` when the device is not enrolled or another agent holds the state directory.
     """
 
-    def __init__(self, config: Config, make_host: Callable[[str], Host] | None = None) -> None:
-        if not 0 < len(config.slots) <= MAX_SLOTS:
-            raise UsageError("setup", f"{len(config.slots)} slots; this agent takes 1 to {MAX_SLOTS}")
+    def __init__(
+        self,
+        config: Config,
+        make_host: Callable[[str], Host] | None = None,
+        connect: Callable[..., Connection] = BrokerConnection,
+    ) -> None:
+        if not 0 < len(config.slots) <= MAX_SLOTS or not all(_SLOT_NAME.fullmatch(name) for name in config.slots):
+            raise UsageError("setup", f"slots {config.slots}: 1 to {MAX_SLOTS} names of at most 20 letters and digits")
         self._config = config
         self.identity = load_identity(config.identity)
         self._topics = Topics(self.identity.topic_prefix)
         self._inbox: queue.SimpleQueue[_Came] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._newer = threading.Event()
-        self._talk = threading.Event()
-        self._say_hello = threading.Event()
+        self._over = threading.Event()
+        self._asked_to_stop: queue.SimpleQueue[None] = queue.SimpleQueue()  # safe to put to from a signal handler
         self._beaten = time.monotonic()
         self._try_again = 0.0
         self._crashes: dict[str, deque[float]] = {name: deque() for name in config.slots}
-        self._make_host = make_host or self._worker_host
+        self._make_host = make_host or (lambda name: worker_host(config, name))
+        self._connect = connect
         self._open()
 
     # --- life -------------------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Serve, connect, follow assignments; returns after `stop`."""
-        threads = [threading.Thread(target=self._uplink_loop, name="uplink", daemon=True)]
+        closer = threading.Thread(target=self._close_late, name="closer", daemon=True)
         try:
+            closer.start()
             self.brain.remember()
             self.brain.serve()
             self._status_socket.start()
             self._connection.start()
-            for thread in threads:
-                thread.start()
+            self._talker.start()
             notify("READY=1")
             self.brain.resume()
             while not self._stopping.is_set():
                 self._turn()
         finally:
             self._stopping.set()
-            self._talk.set()
             notify("STOPPING=1")
-            self._close(threads)
+            self._over.set()
+            self._asked_to_stop.put(None)
+            closer.join()
+            self._close()
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler or another thread."""
         self._stopping.set()
         self._inbox.put(_Came())
+        self._asked_to_stop.put(None)
 
     @property
     def connected(self) -> bool:
@@ -156,16 +171,16 @@ class Agent:
         state = config.state_dir
         self._journal = Journal(state / "journal")
         self._outbox = Outbox(state / "outbox.db")
-        record = self._first_record()
+        record = first_record(self._journal.load(), self._outbox.boot)
         self._outbox.start(record.boot)
         self._store = VersionStore(state / "models", reserve_bytes=config.reserve_mb << 20)
         self._messages = Messages(self.identity, signer_from_pem(files.key.read_bytes()), self._outbox)
         self._uplink = Uplink(self._outbox, self._topics, self.identity.shard, self.identity.device)
-        self._connection = BrokerConnection(
+        self._connection = self._connect(
             address_of(self.identity, files),
             on_message=self._on_message,
             on_connected=self._on_connected,
-            on_acked=self._talk.set,
+            on_acked=self._wake,
         )
         self._transfers = Transfers(self._ask)
         repository = ImageRepository(state / "tuf", files.root.read_bytes(), self._transfers.document)
@@ -180,8 +195,9 @@ class Agent:
             record,
             messages=self._messages,
             now=clock.now,
-            said=self._on_said,
+            said=self._wake,
             beat=self._beat,
+            stopping=self._stopping.is_set,
         )
         node = Node(
             store=self._store,
@@ -196,6 +212,15 @@ class Agent:
             progress=self._progress,
         )
         self._steps = {name: self._attach(name, node) for name in config.slots}
+        self._talker = Talker(
+            self._uplink,
+            self._connection,
+            window_s=config.window_s,
+            windows=self._windows,
+            hello=self._hello,
+            attempt=self.brain.attempt,
+            alive=lambda: time.monotonic() - self._beaten < _STUCK_S,
+        )
         self._status_socket = StatusSocket(config.status_socket, self.status)
 
     def _attach(self, name: str, node: Node) -> Steps:
@@ -204,35 +229,20 @@ class Agent:
         self.brain.attach(name, steps)
         return steps
 
-    def _first_record(self) -> Record:
-        """The journal's record with a new boot number. A lost journal must not make the server drop what we say."""
-        known = self._journal.load()
-        if known is not None:
-            return replace(known, boot=max(known.boot, self._outbox.boot) + 1)
-        seconds = (clock.now() - Record().time_floor).total_seconds()
-        return Record(boot=max(self._outbox.boot, int(max(0.0, seconds) // 10)) + 1)
+    def _close_late(self) -> None:
+        """A step may wait for a worker for minutes; a stop does not wait that long, it ends the workers."""
+        self._asked_to_stop.get()
+        if not self._over.wait(_GRACE_S):
+            for steps in self._steps.values():
+                steps.host.close()
 
-    def _worker_host(self, name: str) -> Host:
-        config = self._config
-        return WorkerHost(
-            name,
-            WorkerSettings(
-                unix_path=config.infer_socket(name),
-                tcp_port=config.tcp_port(name),
-                intra_threads=config.threads,
-                concurrency=config.concurrency,
-                memory_limit_mb=config.memory_mb,
-            ),
-        )
-
-    def _close(self, threads: list[threading.Thread]) -> None:
+    def _close(self) -> None:
         self._connection.stop()
-        for thread in threads:
-            if thread.is_alive():
-                thread.join(10)
+        self._talker.stop()
         self._status_socket.close()
         for steps in self._steps.values():
             steps.host.close()
+        self.brain.leave()
         self._outbox.close()
         self._journal.close()
 
@@ -289,7 +299,7 @@ class Agent:
         said = self._messages.refusal(name, self.brain.slot(name), error, clock.now(), time.monotonic())
         if said:
             _LOG.warning("refused device=%s code=%s detail=%s", self.identity.device, error.code, error.detail)
-            self._talk.set()
+            self._talker.wake()
 
     def _watch_workers(self) -> None:
         for name, steps in self._steps.items():
@@ -332,8 +342,7 @@ class Agent:
             case TimeAnswer():
                 self._transfers.time_answer(bytes(message.envelope))
             case Command(name="hello"):
-                self._say_hello.set()
-                self._talk.set()
+                self._talker.wake(hello=True)
             case Command(name="stop"):
                 self._connection.penalty_s = _REVOKED_WAIT_S
             case _:
@@ -341,31 +350,13 @@ class Agent:
 
     def _on_connected(self) -> None:
         self._uplink.reconnected()
-        self._say_hello.set()
-        self._talk.set()
+        self._talker.wake(hello=True)
         self._inbox.put(_Came(connected=True))
 
     def _ask(self, message: bytes) -> bool:
         return self._connection.publish(self._topics.up(self.identity.shard, self.identity.device, "rq"), message)
 
-    # --- uplink thread ----------------------------------------------------------------------------------------------------
-
-    def _uplink_loop(self) -> None:
-        start, started = clock.now(), time.monotonic()
-        watchdog = watchdog_s()
-        while not self._stopping.is_set():
-            left = self._config.window_s - (time.monotonic() - started)
-            self._talk.wait(max(0.0, min(left, (watchdog or 60.0) / 3, 5.0)))
-            self._talk.clear()
-            if time.monotonic() - started >= self._config.window_s or self._stopping.is_set():
-                self._windows(start, time.monotonic() - started)
-                start, started = clock.now(), time.monotonic()
-            if self._say_hello.is_set() and self._connection.connected:
-                self._say_hello.clear()
-                self._hello()
-            self._uplink.send(self._connection)
-            if watchdog is not None and time.monotonic() - self._beaten < _STUCK_S:
-                notify("WATCHDOG=1")
+    # --- uplink thread ------------------------------------------------------------------------------------------------------
 
     def _windows(self, start: datetime, seconds: float) -> None:
         for name, steps in self._steps.items():
@@ -380,22 +371,20 @@ class Agent:
         topic = self._topics.up(self.identity.shard, self.identity.device, "ev")
         self._connection.publish(topic, encode(hello))
 
+    def _wake(self, inventory_changed: bool = False) -> None:
+        self._talker.wake(hello=inventory_changed)
+
     # --- small ------------------------------------------------------------------------------------------------------------
 
     def _clock_word(self) -> str:
         return "suspect" if self._clockwork.suspect else "ok"
-
-    def _on_said(self, inventory_changed: bool) -> None:
-        if inventory_changed:
-            self._say_hello.set()
-        self._talk.set()
 
     def _beat(self) -> None:
         self._beaten = time.monotonic()
 
     def _progress(self, name: str, share: float) -> None:
         self._messages.state(name, self.brain.slot(name), clock.now(), progress=round(share, 3))
-        self._talk.set()
+        self._talker.wake()
 
     def _kept(self) -> set[str]:
         return {version.sha256 for slot in self.brain.record.slots.values() for version in slot.kept}

@@ -128,7 +128,7 @@ class Client:
         """Ask the model.
 
         Args:
-            inputs: numpy arrays by input name; arrays of text are sent as BYTES.
+            inputs: numpy arrays by input name; text is sent as BYTES, plain lists of floats as FP32.
             request_id: names the request for `feedback`; unique among the device's recent ones.
 
         Raises:
@@ -275,6 +275,8 @@ def _tensor(name: str, array: Any) -> OutputTensor:
     import numpy as np
 
     given = np.asarray(array)
+    if given.dtype == np.float64 and not isinstance(array, np.ndarray):
+        given = given.astype(np.float32)  # models take FP32; who means FP64 gives an array
     if given.dtype.kind in "OUS":
         return OutputTensor(name, "BYTES", given.shape, raw=pack_strings(given.reshape(-1).tolist()))
     kinds = {"f": "FP", "i": "INT", "u": "UINT"}

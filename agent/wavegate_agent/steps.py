@@ -43,6 +43,7 @@ from wavegate_agent.ports import Gatekeeper, Host
 from wavegate_agent.transfer import Transfers
 from wavegate_shared.assignment import SlotAssignment
 from wavegate_shared.errors import DeviceError, TrustError, WavegateError
+from wavegate_shared.manifest import target_path
 
 __all__ = ["AGAIN", "Interrupted", "Node", "Steps"]
 
@@ -240,9 +241,15 @@ class Steps:
         return Done(slot.state, short=_order(slot).allow_older)
 
     def _bench(self, slot: Slot) -> Done | Interrupted:
-        bench = self.figures(slot).bench = self.host.bench(self._node.interrupted)
+        try:
+            bench = self.host.bench(self._node.interrupted)
+        except DeviceError:
+            if self._node.interrupted():  # stopped before the first pair: says nothing about the candidate
+                return AGAIN
+            raise
         if self._node.interrupted():
             return AGAIN
+        self.figures(slot).bench = bench
         manifest = self._node.store.verify(_order(slot).version.sha256)
         # Wall time beside live traffic says little; CPU time above the promised latency says that it cannot be kept.
         if manifest.slo.p95_ms is not None and bench.cpu_ms > manifest.slo.p95_ms:
@@ -329,10 +336,11 @@ def _order(slot: Slot) -> Order:
 
 
 def _assigned(order: Order) -> SlotAssignment:
+    """The order as the director's words; a bench candidate's other path shows in its manifest."""
     version = order.version
     return SlotAssignment(
         model=version.model,
-        target=order.target,
+        target=target_path(version.model, version.version),
         length=1,
         sha256=version.sha256,
         release_seq=version.version,

@@ -6,30 +6,15 @@ message that stays unconfirmed for too long makes everything from it on go out a
 
 import threading
 import time
-from typing import Protocol
 
 from wavegate_agent.adapters.outbox import Kind, Outbox
+from wavegate_agent.ports import Connection
 from wavegate_shared.topics import Topics
 
-__all__ = ["Line", "Uplink"]
+__all__ = ["Uplink"]
 
 RESEND_FIRST_S = 30.0
 RESEND_MAX_S = 600.0
-
-
-class Line(Protocol):
-    """What is needed of the connection; see `adapters/mqtt.py`."""
-
-    @property
-    def connected(self) -> bool:
-        """Whether messages can be sent."""
-
-    @property
-    def room(self) -> int:
-        """How many more may be under way."""
-
-    def publish(self, topic: str, payload: bytes, qos: int = 1) -> bool:
-        """Hand over a message."""
 
 
 class Uplink:
@@ -59,7 +44,7 @@ class Uplink:
             self._patience_s = RESEND_FIRST_S
             self._unconfirmed_since = None if upto >= self._cursor else time.monotonic()
 
-    def send(self, line: Line) -> int:
+    def send(self, line: Connection) -> int:
         """Hand over as much as the line takes; returns how many messages that were."""
         with self._lock:
             since = self._unconfirmed_since

@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
     # the agent decides when a worker ends; a Ctrl-C or a service stop reaches the agent too
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    faulthandler.enable()
+    faulthandler.enable(all_threads=False)
     sys.setswitchinterval(0.001)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

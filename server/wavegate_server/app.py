@@ -9,7 +9,6 @@ import logging
 import os
 import socket
 import ssl
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -130,7 +129,7 @@ def _start_loops(stack: ExitStack, context: Context, trust: setup.Trust, broker:
         settings,
         hooks=(lambda now: setup.maintain(trust, database, now),),
     )
-    handlers = _Handlers(FleetStore(settings.topics), engine.wake)
+    handlers = _Handlers(FleetStore(settings.topics))
     ingest = Ingest(database, settings, downlink, handlers, delivery, on_revoked=broker.deny)
     ingest.start(broker.access("ingest-0"), persistent=broker.keeps_sessions)
     stack.callback(ingest.close)
@@ -141,11 +140,10 @@ def _start_loops(stack: ExitStack, context: Context, trust: setup.Trust, broker:
 
 
 class _Handlers:
-    """Hands verified device messages to the fleet's books, and wakes the sender for what they answer."""
+    """Hands verified device messages to the fleet's books."""
 
-    def __init__(self, store: FleetStore, wake: Callable[[], None]) -> None:
+    def __init__(self, store: FleetStore) -> None:
         self._store = store
-        self._wake = wake
 
     def apply(
         self, session: Session, device_id: str, message: Hello | StateEvent | SignedReport, now: datetime
@@ -155,7 +153,6 @@ class _Handlers:
             self._store.apply_up(session, device_id, _verified(message), now)
         else:
             self._store.apply_up(session, device_id, message, now)
-        threading.Timer(0.05, self._wake).start() if isinstance(message, Hello) else None
 
 
 class _Envelope(msgspec.Struct):

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 import httpx
 import typer
@@ -20,10 +21,10 @@ from wavegate_server.cli_output import Refused
 from wavegate_server.config import Settings
 from wavegate_shared.errors import CODES, TransferError, UsageError
 
-__all__ = ["Client", "Connection", "connect"]
+__all__ = ["Client", "Connection", "at", "connect"]
 
 DEFAULT_SERVER = "https://localhost:8443"
-_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+_TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 _IMPORT_TIMEOUT_S = 1800.0
 """The server validates a bundle before it answers."""
 
@@ -42,6 +43,10 @@ class Client:
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
 
     def get(self, path: str, **params: Any) -> dict[str, Any]:
         """One object."""
@@ -80,6 +85,11 @@ class Client:
         if not answer.is_success:
             raise Refused(_problem(answer))
         return answer.json(), answer.headers.get("etag", "")
+
+
+def at(*parts: object) -> str:
+    """The path of these parts; whatever an operator typed stays one part."""
+    return "".join(f"/{quote(str(part), safe='')}" for part in parts)
 
 
 @contextmanager

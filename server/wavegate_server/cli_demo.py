@@ -36,7 +36,7 @@ def demo(
         Path | None, typer.Option(help="Work below this directory instead of a temporary one.", file_okay=False)
     ] = None,
     bundle: Annotated[Path, typer.Option(help="The original's bundle.", exists=True, file_okay=False)] = _BUNDLE,
-    rate: Annotated[float, typer.Option(help="Requests per second and device.", min=1, max=50)] = 8.0,
+    rate: Annotated[float, typer.Option(help="Requests per second and device.", min=1, max=50)] = 10.0,
     facts: Annotated[
         Path | None, typer.Option(help="Run nothing: judge the facts an earlier run wrote with --json.", exists=True)
     ] = None,

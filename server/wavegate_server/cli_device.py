@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import typer
 
 from wavegate_server.adapters import clock
-from wavegate_server.cli_client import Client, connect
-from wavegate_server.cli_output import JsonFlag, ago, figure, lines, megabytes, print_json, table
+from wavegate_server.cli_client import Client, at, connect
+from wavegate_server.cli_output import JsonFlag, Refused, ago, figure, lines, megabytes, print_json, table
 from wavegate_server.cli_parse import parse_labels
 from wavegate_shared.errors import UsageError
 
@@ -61,7 +61,7 @@ def token(
         if hardware_class is not None and site is not None and not _exists(client, device):
             answer = _create(client, device, hardware_class, site, label)["token"]
         else:
-            answer = client.post(f"/devices/{device}/token")
+            answer = client.post(at("devices", device, "token"))
     if as_json:
         print_json(answer)
     else:
@@ -119,8 +119,8 @@ def show(context: typer.Context, device: DeviceId, as_json: JsonFlag = False) ->
     Example: wavegate device show kiosk-1
     """
     with connect(context) as client:
-        one = client.get(f"/devices/{device}")
-        reports = client.get(f"/devices/{device}/reports", limit=20)["items"]
+        one = client.get(at("devices", device))
+        reports = client.get(at("devices", device, "reports"), limit=20)["items"]
     if as_json:
         print_json({**one, "reports": reports})
         return
@@ -158,7 +158,7 @@ def why(context: typer.Context, device: DeviceId, as_json: JsonFlag = False) -> 
     Example: wavegate device why kiosk-1
     """
     with connect(context) as client:
-        answer = client.get(f"/devices/{device}/why")
+        answer = client.get(at("devices", device, "why"))
     if as_json:
         print_json(answer)
     else:
@@ -177,7 +177,7 @@ def events(
     Example: wavegate device events kiosk-1 --limit 10
     """
     with connect(context) as client:
-        page = client.get(f"/devices/{device}/events", limit=limit)
+        page = client.get(at("devices", device, "events"), limit=limit)
     if as_json:
         print_json(page)
         return
@@ -217,7 +217,7 @@ def label(
     wanted: dict[str, str | None] = dict(parse_labels([item for item in labels if item not in gone]))
     wanted |= {item[:-1]: None for item in gone}
     with connect(context) as client:
-        answer = client.change("PATCH", f"/devices/{device}", f"/devices/{device}", {"labels": wanted})
+        answer = client.change("PATCH", at("devices", device), at("devices", device), {"labels": wanted})
     if as_json:
         print_json(answer)
     else:
@@ -236,7 +236,7 @@ def revoke(
     Example: wavegate device revoke kiosk-1 --reason stolen
     """
     with connect(context) as client:
-        path = f"/devices/{device}"
+        path = at("devices", device)
         answer = client.change("POST", f"{path}/revoke", path, {"reason": reason})
     if as_json:
         print_json(answer)
@@ -252,7 +252,13 @@ def _create(
 
 
 def _exists(client: Client, device: str) -> bool:
-    return any(found["id"] == device for found in client.pages("/devices", text=device))
+    try:
+        client.get(at("devices", device))
+    except Refused as refused:
+        if refused.problem["code"] != "not_found":
+            raise
+        return False
+    return True
 
 
 def _print_token(answer: dict[str, Any]) -> None:

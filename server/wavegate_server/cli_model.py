@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from wavegate_server.cli_client import connect
+from wavegate_server.cli_client import at, connect
 from wavegate_server.cli_inspect import inspect, make_bundle
 from wavegate_server.cli_output import JsonFlag, figure, lines, megabytes, print_json, table
 from wavegate_shared.errors import UsageError
@@ -85,7 +85,7 @@ def publish(context: typer.Context, model: ModelName, version: Number, as_json: 
     Example: wavegate model publish address-match 2
     """
     with connect(context) as client:
-        answer = client.post(f"/models/{model}/versions/{version}/publish")
+        answer = client.post(at("models", model, "versions", version, "publish"))
     if as_json:
         print_json(answer)
     else:
@@ -105,7 +105,7 @@ def revoke(
     Example: wavegate model revoke address-match 3 --reason "trained on wrong labels"
     """
     with connect(context) as client:
-        answer = client.post(f"/models/{model}/versions/{version}/revoke", {"reason": reason})
+        answer = client.post(at("models", model, "versions", version, "revoke"), {"reason": reason})
     if as_json:
         print_json(answer)
     else:
@@ -127,7 +127,7 @@ def alias(
     Example: wavegate model alias address-match champion 2
     """
     with connect(context) as client:
-        answer = client.change("PUT", f"/models/{model}/aliases/{name}", f"/models/{model}", {"version": version})
+        answer = client.change("PUT", at("models", model, "aliases", name), at("models", model), {"version": version})
     if as_json:
         print_json(answer)
     else:
@@ -180,11 +180,11 @@ def show(
     """
     with connect(context) as client:
         if version is not None:
-            one = client.get(f"/models/{model}/versions/{version}")
+            one = client.get(at("models", model, "versions", version))
             print_json(one) if as_json else _show_version(one)
             return
-        head = client.get(f"/models/{model}")
-        versions = client.pages(f"/models/{model}/versions")
+        head = client.get(at("models", model))
+        versions = client.pages(at("models", model, "versions"))
     if as_json:
         print_json({**head, "items": versions})
         return

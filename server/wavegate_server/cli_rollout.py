@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from wavegate_server.adapters import clock
-from wavegate_server.cli_client import Client, connect
+from wavegate_server.cli_client import Client, at, connect
 from wavegate_server.cli_output import ExitCode, JsonFlag, ago, lines, print_json, table
 from wavegate_server.cli_parse import parse_baseline, parse_devices, parse_duration, parse_margins, parse_waves
-from wavegate_shared.errors import UsageError
+from wavegate_shared.errors import TransferError, UsageError
 
 __all__ = ["app"]
 
@@ -24,6 +25,8 @@ RolloutId = Annotated[str, typer.Argument(metavar="ROLLOUT", help="The rollout's
 Reason = Annotated[str, typer.Option(help="Why, for the audit log.")]
 _ENDED = ("completed", "rolled_back", "cancelled")
 _POLL_S = 1.0
+_PATIENCE_S = 30.0
+"""How long `watch` bears a server that does not answer: longer than a restart."""
 
 
 class FewCanaries(StrEnum):
@@ -33,40 +36,52 @@ class FewCanaries(StrEnum):
     WIDE = "wide"
 
 
+Devices = Annotated[
+    str, typer.Option(help="all, ids (kiosk-1,kiosk-2), or a filter: class=edge-a,site=berlin,label.ring=early.")
+]
+Waves = Annotated[str | None, typer.Option(help="Waves in order, as canary=1,10%,rest.")]
+Soak = Annotated[str | None, typer.Option(help="How long a wave is watched, as 1h.")]
+Block = Annotated[str | None, typer.Option(help="Length of one block of evidence, as 15m.")]
+Baseline = Annotated[str | None, typer.Option(help="How far back to compare: 24h, or a number of blocks.")]
+Margin = Annotated[list[str] | None, typer.Option(help="How much worse is worse, as accuracy=0.5pt; may be repeated.")]
+Canaries = Annotated[
+    FewCanaries | None, typer.Option(help="With fewer than 5 canaries: wait for a human, or decide by a wide margin.")
+]
+ProbationTime = Annotated[str | None, typer.Option(help="How long a device proves a version, as 60s.")]
+ProbationRequests = Annotated[int | None, typer.Option(help="Live requests it must serve meanwhile.", min=0)]
+Deadline = Annotated[str | None, typer.Option(help="Time for a device to accept, and again to report, as 1h.")]
+MaxFailures = Annotated[int | None, typer.Option(help="Devices of a wave that may fail.", min=0)]
+Approve = Annotated[bool, typer.Option("--approve", help="Do not start before `rollout approve`.")]
+StartAt = Annotated[datetime | None, typer.Option(help="Not before this time (UTC).")]
+PolicyFile = Annotated[
+    Path | None,
+    typer.Option("--policy", help="JSON file with any policy field; options win.", exists=True, dir_okay=False),
+]
+Denied = Annotated[bool, typer.Option("--allow-denied", help="Also a version that a gate rolled back before.")]
+WatchFlag = Annotated[bool, typer.Option("--watch", help="Stay and watch it; exit code 3 when it is rolled back.")]
+
+
 @app.command()
 def create(
     context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.", show_default=False)],
     version: Annotated[int, typer.Argument(metavar="VERSION", help="A published version.", min=1, show_default=False)],
-    devices: Annotated[
-        str, typer.Option(help="all, ids (kiosk-1,kiosk-2), or a filter: class=edge-a,site=berlin,label.ring=early.")
-    ] = "all",
-    waves: Annotated[str | None, typer.Option(help="Waves in order, as canary=1,10%,rest.")] = None,
-    soak: Annotated[str | None, typer.Option(help="How long a wave is watched, as 1h.")] = None,
-    block: Annotated[str | None, typer.Option(help="Length of one block of evidence, as 15m.")] = None,
-    baseline: Annotated[str | None, typer.Option(help="How far back to compare: 24h, or a number of blocks.")] = None,
-    margin: Annotated[
-        list[str] | None, typer.Option(help="How much worse is worse, as accuracy=0.5pt; may be repeated.")
-    ] = None,
-    few_canaries: Annotated[
-        FewCanaries | None,
-        typer.Option(help="With fewer than 5 canaries: wait for a human, or decide by a wide margin."),
-    ] = None,
-    probation: Annotated[str | None, typer.Option(help="How long a device proves a version, as 60s.")] = None,
-    probation_requests: Annotated[
-        int | None, typer.Option(help="Live requests it must serve meanwhile.", min=0)
-    ] = None,
-    deadline: Annotated[str | None, typer.Option(help="Time for a device to accept, and again to report.")] = None,
-    max_failures: Annotated[int | None, typer.Option(help="Devices of a wave that may fail.", min=0)] = None,
-    approve: Annotated[bool, typer.Option("--approve", help="Wait for `rollout approve` after each wave.")] = False,
-    start_at: Annotated[datetime | None, typer.Option(help="Not before this time (UTC).")] = None,
-    policy: Annotated[
-        Path | None,
-        typer.Option(help="JSON file with any policy field; options stand above it.", exists=True, dir_okay=False),
-    ] = None,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Stay and watch it; exit code 3 when it is rolled back.")
-    ] = False,
+    devices: Devices = "all",
+    waves: Waves = None,
+    soak: Soak = None,
+    block: Block = None,
+    baseline: Baseline = None,
+    margin: Margin = None,
+    few_canaries: Canaries = None,
+    probation: ProbationTime = None,
+    probation_requests: ProbationRequests = None,
+    deadline: Deadline = None,
+    max_failures: MaxFailures = None,
+    approve: Approve = False,
+    start_at: StartAt = None,
+    policy_file: PolicyFile = None,
+    allow_denied: Denied = False,
+    watch: WatchFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Move devices to a version in waves, through the gate.
@@ -74,33 +89,22 @@ def create(
     Example: wavegate rollout create address-match 2 --devices site=berlin --waves canary=1,rest --soak 1h --block 15m
     --margin accuracy=0.5pt --few-canaries human --watch
     """
-    body = {
-        "model": model,
-        "version": version,
-        "devices": parse_devices(devices),
-        "policy": _policy(
-            _policy_file(policy),
-            waves=None if waves is None else parse_waves(waves),
-            soak_s=_seconds(soak),
-            block_s=_seconds(block),
-            baseline=baseline,
-            margins=parse_margins(margin) if margin else None,
-            few_canaries=few_canaries.value if few_canaries else None,
-            probation=_given(seconds=_seconds(probation), requests=probation_requests),
-            deadline_s=_seconds(deadline),
-            max_install_failures=max_failures,
-            require_approval=approve or None,
-            start_at=None if start_at is None else f"{start_at.isoformat()}Z",
-        ),
-    }
-    with connect(context) as client:
-        rollout = client.post("/rollouts", body)
-        if watch:
-            _watch(client, rollout["id"], timeout_s=None, as_json=as_json)
-        elif as_json:
-            print_json(rollout)
-        else:
-            lines(f"{rollout['id']}: {rollout['reason'] or rollout['state']}")
+    policy = _policy(
+        _policy_file(policy_file),
+        baseline=baseline,
+        waves=None if waves is None else parse_waves(waves),
+        soak_s=_seconds(soak),
+        block_s=_seconds(block),
+        margins=parse_margins(margin or []),
+        few_canaries=few_canaries.value if few_canaries else None,
+        probation=_given(seconds=_seconds(probation), requests=probation_requests),
+        deadline_s=_seconds(deadline),
+        max_install_failures=max_failures,
+        require_approval=approve or None,
+        start_at=None if start_at is None else f"{start_at.isoformat()}Z",
+    )
+    chosen = {"model": model, "version": version, "devices": parse_devices(devices), "allow_denied": allow_denied}
+    _start(context, {**chosen, "policy": policy}, watch=watch, as_json=as_json)
 
 
 @app.command("list")
@@ -145,7 +149,7 @@ def show(context: typer.Context, rollout: RolloutId, as_json: JsonFlag = False) 
     Example: wavegate rollout show r-1f2e3d4c
     """
     with connect(context) as client:
-        one = client.get(f"/rollouts/{rollout}")
+        one = client.get(at("rollouts", rollout))
     if as_json:
         print_json(one)
     else:
@@ -174,7 +178,7 @@ def why(context: typer.Context, rollout: RolloutId, as_json: JsonFlag = False) -
     Example: wavegate rollout why r-1f2e3d4c
     """
     with connect(context) as client:
-        answer = client.get(f"/rollouts/{rollout}/why")
+        answer = client.get(at("rollouts", rollout, "why"))
     if as_json:
         print_json(answer)
     else:
@@ -201,7 +205,7 @@ def resume(context: typer.Context, rollout: RolloutId, reason: Reason = "", as_j
 
 @app.command()
 def approve(context: typer.Context, rollout: RolloutId, reason: Reason = "", as_json: JsonFlag = False) -> None:
-    """Promote a wave that waits for a human.
+    """Start a rollout that waits for approval, or promote its wave that waits for a human.
 
     Example: wavegate rollout approve r-1f2e3d4c --reason "looked at the flips"
     """
@@ -226,8 +230,19 @@ def rollback(context: typer.Context, rollout: RolloutId, reason: Reason = "", as
     _act(context, rollout, "rollback", reason, as_json=as_json)
 
 
+def _start(context: typer.Context, body: dict[str, Any], *, watch: bool, as_json: bool) -> None:
+    with connect(context) as client:
+        rollout = client.post("/rollouts", body)
+        if not as_json:
+            lines(f"{rollout['id']}: {rollout['reason'] or rollout['state']}")
+        elif not watch:
+            print_json(rollout)
+        if watch:
+            _watch(client, rollout["id"], timeout_s=None, as_json=as_json)
+
+
 def _act(context: typer.Context, rollout: str, action: str, reason: str, *, as_json: bool) -> None:
-    path = f"/rollouts/{rollout}"
+    path = at("rollouts", rollout)
     with connect(context) as client:
         answer = client.change("POST", f"{path}/{action}", path, {"reason": reason})
     if as_json:
@@ -240,7 +255,7 @@ def _watch(client: Client, rollout: str, *, timeout_s: float | None, as_json: bo
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     tick, last = threading.Event(), None
     while True:
-        one = client.get(f"/rollouts/{rollout}")
+        one = _patiently(lambda: client.get(at("rollouts", rollout)), tick)
         seen = (one["state"], one["wave"], one["reason"], one["devices"])
         if seen != last:
             _print_change(one, as_json=as_json)
@@ -250,6 +265,18 @@ def _watch(client: Client, rollout: str, *, timeout_s: float | None, as_json: bo
             raise UsageError("conflict", f"{rollout} is still {one['state']} after the time given")
         last = seen
         tick.wait(_POLL_S)
+
+
+def _patiently(ask: Callable[[], dict[str, Any]], tick: threading.Event) -> dict[str, Any]:
+    """The answer, also when the server is away for a while (a restart)."""
+    limit = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return ask()
+        except TransferError:
+            if time.monotonic() > limit:
+                raise
+            tick.wait(_POLL_S)
 
 
 def _print_change(one: dict[str, Any], *, as_json: bool) -> None:
@@ -307,7 +334,9 @@ def _counts(devices: dict[str, int]) -> str:
 
 
 def _policy(base: dict[str, Any], *, baseline: str | None, **fields: Any) -> dict[str, Any]:
-    policy = {**base, **_given(**fields)}
+    policy = dict(base)
+    for name, value in _given(**fields).items():
+        policy[name] = {**policy.get(name, {}), **value} if isinstance(value, dict) else value
     if baseline is not None:
         policy["baseline_blocks"] = parse_baseline(baseline, float(policy.get("block_s", 900.0)))
     return policy

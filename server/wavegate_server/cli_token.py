@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from wavegate_server.adapters import clock
-from wavegate_server.cli_client import connect
+from wavegate_server.cli_client import at, connect
 from wavegate_server.cli_output import JsonFlag, ago, lines, print_json, table
 
 __all__ = ["app"]
@@ -78,7 +78,7 @@ def revoke(
     Example: wavegate token revoke 3
     """
     with connect(context) as client:
-        answer = client.post(f"/tokens/{number}/revoke")
+        answer = client.post(at("tokens", number, "revoke"))
     if as_json:
         print_json(answer)
     else:

@@ -34,6 +34,8 @@ def init(as_json: JsonFlag = False) -> None:
     """Make the keys (root 2 of 3, targets, release, snapshot, timestamp, director, time), the release list and the CA.
 
     A repeated call changes nothing. Afterwards move the root and targets keys away: wavegate keys move root-1 /media/stick
+
+    Example: wavegate keys init
     """
     settings = Settings()
     initialise(settings, clock.now())
@@ -42,7 +44,10 @@ def init(as_json: JsonFlag = False) -> None:
 
 @app.command()
 def status(as_json: JsonFlag = False) -> None:
-    """Which keys there are, which of them are on this machine, and until when the release list is valid."""
+    """Which keys there are, which of them are on this machine, and until when the release list is valid.
+
+    Example: wavegate keys status
+    """
     _show_status(Settings(), as_json=as_json)
 
 
@@ -55,7 +60,10 @@ def delegate(
     own_key: Annotated[bool, typer.Option("--own-key", help="Give the model a release key of its own.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Delegate a model to its release role; `publish` does this by itself with the shared release key."""
+    """Delegate a model to its release role; `publish` does this by itself with the shared release key.
+
+    Example: wavegate keys delegate address-match --own-key
+    """
     keys, repository = _open()
     if own_key:
         keys.create(f"release/{model}")
@@ -69,7 +77,10 @@ def bench(
     hardware_class: Annotated[str, typer.Argument(help="Hardware class whose benching devices take its candidates.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Make the role that signs compression candidates for one hardware class; they never go live."""
+    """Make the role that signs compression candidates for one hardware class; they never go live.
+
+    Example: wavegate keys bench edge-a
+    """
     keys, repository = _open()
     repository.ensure_bench(hardware_class, clock.now())
     key = keys.public(f"bench/{hardware_class}")
@@ -85,7 +96,10 @@ def resign(
     roles: Annotated[list[str] | None, typer.Argument(help="Roles; all whose keys are here when left out.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Renew the validity of root, targets and release roles before they expire."""
+    """Renew the validity of root, targets and release roles before they expire.
+
+    Example: wavegate keys resign
+    """
     keys, repository = _open()
     now = clock.now()
     wanted = roles or _signable(keys, repository)
@@ -102,6 +116,8 @@ def rotate_key(role: Role, as_json: JsonFlag = False) -> None:
     """Replace a role's key and destroy the old one. Devices follow by themselves, also after weeks of sleep.
 
     For `director` and `time` restart the server afterwards.
+
+    Example: wavegate keys rotate director
     """
     _, repository = _open()
     key = rotate(repository, role, clock.now())
@@ -114,7 +130,10 @@ def move(
     directory: Annotated[Path, typer.Argument(help="Where the key goes, as a stick or an encrypted disk.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Move a key file off this machine's key directory; it is used from there while the medium is connected."""
+    """Move a key file off this machine's key directory; it is used from there while the medium is connected.
+
+    Example: wavegate keys move root-1 /media/stick
+    """
     keys, _ = _open()
     place = keys.move(role, directory)
     _done({"role": role, "uri": f"file:{place}"}, f"the key of {role} is now {place}", as_json)
@@ -126,7 +145,10 @@ def use(
     uri: Annotated[str, typer.Argument(help="Signer URI: file:PATH, hsm:..., awskms:..., gcpkms:..., azurekms:...")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Tell where a role's key is now; it must be the same key."""
+    """Tell where a role's key is now; it must be the same key.
+
+    Example: wavegate keys use release awskms:alias/wavegate-release
+    """
     keys, _ = _open()
     keys.use(role, uri)
     _done({"role": role, "uri": uri}, f"{role} signs through {uri}", as_json)

@@ -13,7 +13,6 @@ Source: Masson, Rim, Lee: DDSketch (VLDB 2019), section 2.
 
 import itertools
 import math
-import operator
 from collections.abc import Iterable, Sequence
 
 __all__ = ["ALPHA", "MAX_MS", "MIN_MS", "Histogram"]
@@ -105,16 +104,11 @@ class Histogram:
         """The wire form."""
         out = bytearray([_VERSION])
         _put(out, len(self._counts))
-        if not self._counts:
-            return bytes(out)
-        order = sorted(self._counts)
-        counts = list(map(self._counts.__getitem__, order))
-        _put(out, order[0])
-        _put(out, counts[0])
-        numbers = [0] * (2 * (len(order) - 1))
-        numbers[0::2] = map(operator.sub, order[1:], order)
-        numbers[1::2] = counts[1:]
-        out += _put_all(numbers)
+        last = 0
+        for bucket in sorted(self._counts):
+            _put(out, bucket - last)
+            _put(out, self._counts[bucket])
+            last = bucket
         return bytes(out)
 
     @classmethod
@@ -123,20 +117,23 @@ class Histogram:
         if not data or data[0] != _VERSION:
             raise ValueError("unknown histogram version")
         size, at = _get(data, 1)
-        numbers: Sequence[int] = data[at:]
-        if size:
-            first, at = _get(data, at)
-            count, at = _get(data, at)
-            rest = data[at:]
-            # ascii: every number is one byte, the usual case
-            numbers = [first, count, *(rest if rest.isascii() else _get_all(data, at))]
-        gaps, amounts = numbers[0::2], numbers[1::2]
-        if len(gaps) != size or len(amounts) != size:
+        if size == 0:
+            if at != len(data):
+                raise ValueError("trailing bytes after the histogram")
+            return cls()
+        first, at = _get(data, at)
+        count, at = _get(data, at)
+        rest: Sequence[int] = data[at:]
+        if not data[at:].isascii():  # ascii: every number is one byte, the usual case
+            rest = _get_all(data, at)
+        gaps = rest[0::2]
+        if len(rest) != 2 * (size - 1):
             raise ValueError("not as many buckets as the histogram says")
-        order = list(itertools.accumulate(gaps))
-        if 0 in gaps or 0 in amounts or (order and order[-1] > _MAX_BUCKET):
+        if first == 0 or count == 0 or 0 in rest or first + sum(gaps) > _MAX_BUCKET:
             raise ValueError("histogram out of order or out of range")
-        return cls(dict(zip(order, amounts, strict=True)))
+        made = cls.__new__(cls)
+        made._counts = dict(zip(itertools.accumulate(gaps, initial=first), (count, *rest[1::2]), strict=True))
+        return made
 
     def __bool__(self) -> bool:
         """Whether anything was counted."""
@@ -154,15 +151,6 @@ class Histogram:
 
 def _value(bucket: int) -> float:
     return 2 * math.exp((bucket - _OFFSET) * _LOG_GAMMA) / (_GAMMA + 1)
-
-
-def _put_all(numbers: list[int]) -> bytes:
-    if max(numbers, default=0) < 0x80:  # every number is one byte, the usual case
-        return bytes(numbers)
-    out = bytearray()
-    for number in numbers:
-        _put(out, number)
-    return bytes(out)
 
 
 def _put(out: bytearray, number: int) -> None:

@@ -20,8 +20,8 @@ _REQUESTS = 30
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """All figures; `detect_...` are medians in minutes."""
-    runs = 20 if options.quick else 200
-    slow_runs = 8 if options.quick else 40
+    runs = 20 if options.quick else 120
+    slow_runs = 8 if options.quick else 30
     rules = world.default_rules()
     figures: dict[str, Any] = {"runs": runs}
     worst: list[float] = []

@@ -51,6 +51,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str,
     return json.loads((work / "out.json").read_text()), done.stdout, work
 
 
+@pytest.mark.serial
 @pytest.mark.timeout(420)
 def test_every_promise_holds_and_every_device_tells_its_story(demo: tuple[dict[str, Any], str, Path]) -> None:
     result, printed, work = demo
@@ -88,6 +89,7 @@ def _break_dropped(facts: dict[str, Any]) -> None:
     facts["devices"][7]["dropped"] = 1
 
 
+@pytest.mark.serial
 @pytest.mark.timeout(420)
 @pytest.mark.parametrize(
     ("spoil", "name"),
@@ -99,8 +101,6 @@ def test_a_broken_promise_changes_the_exit_code(
 ) -> None:
     """The facts of the real run with one thing changed: the same command, the same judgement."""
     result, _, _ = demo
-    (tmp_path / "facts.json").write_text(json.dumps(result))
-    assert judge(tmp_path) == (0, True, set())
     changed = json.loads(json.dumps(result))
     spoil(changed["facts"])
     (tmp_path / "facts.json").write_text(json.dumps(changed))

@@ -46,16 +46,11 @@ class Clock:
 
 @dataclass(frozen=True)
 class Api:
-    """The API over one data directory.
-
-    Attributes:
-        denied: what the broker was last told to refuse, newest last.
-    """
+    """The API over one data directory."""
 
     context: Context
     clock: Clock
     client: TestClient
-    denied: list[dict[str, str]]
 
     def token(self, role: Role) -> str:
         """A fresh token of a role."""
@@ -111,7 +106,7 @@ def seed_directory(directory: Path) -> None:
 
 
 @contextmanager
-def open_context(seed: Path, directory: Path, clock: Clock, denied: list[dict[str, str]]) -> Iterator[Context]:
+def open_context(seed: Path, directory: Path, clock: Clock) -> Iterator[Context]:
     """The context over a copy of the seed in `directory`."""
     shutil.copytree(seed, directory)
     settings = Settings(data_dir=directory, upload_limit_mb=1)
@@ -126,7 +121,6 @@ def open_context(seed: Path, directory: Path, clock: Clock, denied: list[dict[st
         authority=trust.authority,
         keystore=trust.keystore,
         clock=clock,
-        deny=lambda revoked: denied.append(dict(revoked)),
     )
     engine.dispose()
 
@@ -134,12 +128,12 @@ def open_context(seed: Path, directory: Path, clock: Clock, denied: list[dict[st
 @contextmanager
 def open_api(seed: Path, directory: Path) -> Iterator[Api]:
     """The API over a copy of the seed, with a client that holds the admin token."""
-    clock, denied = Clock(), list[dict[str, str]]()
-    with open_context(seed, directory, clock, denied) as context:
+    clock = Clock()
+    with open_context(seed, directory, clock) as context:
         token = context.settings.admin_token_file.read_text().strip()
         headers = {"Authorization": f"Bearer {token}"}
         with TestClient(create_api(context), base_url="https://testserver", headers=headers) as client:
-            yield Api(context, clock, client, denied)
+            yield Api(context, clock, client)
 
 
 def csr(device: str) -> str:

@@ -228,15 +228,17 @@ class Client:
         with self._changed:
             assert self._changed.wait_for(lambda: mid in self._subscribed or not self.connected, WAIT_S)
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
+    def publish(self, topic: str, *payloads: bytes, qos: int = 1, retain: bool = False) -> None:
         """Publish and wait until the broker has it (or dropped us for it)."""
-        info = self._client.publish(topic, payload, qos=qos, retain=retain)
-        deadline = threading.Event()
-        for _ in range(int(WAIT_S / 0.02)):
-            if info.is_published() or not self.connected:
-                return
-            deadline.wait(0.02)
-        raise AssertionError("not published")
+        infos = [self._client.publish(topic, payload, qos=qos, retain=retain) for payload in payloads]
+        for info in infos:
+            for _ in range(int(WAIT_S / 0.05)):
+                if info.is_published() or not self.connected:
+                    break
+                with contextlib.suppress(RuntimeError, ValueError):  # paho's words for: the connection went away
+                    info.wait_for_publish(0.05)
+            else:
+                raise AssertionError("not published")
 
     def wait_for(self, payload: bytes) -> None:
         """Wait until a message with this payload was received."""

@@ -239,3 +239,33 @@ def _model(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+def bundle_version(root: Path, version: int, bundle: Path) -> tuple[Path, Manifest]:
+    """A real bundle as a device holds it: weights expanded, manifest made as the registry makes it."""
+    from wavegate_server.adapters import onnx_files
+    from wavegate_server.adapters.bundles import open_bundle
+    from wavegate_server.core.bundle_spec import artifact_roles, build_manifest
+
+    directory = root / f"b{version}"
+    directory.mkdir(parents=True)
+    with open_bundle(bundle) as opened:
+        spec = opened.spec
+        facts = onnx_files.prepare(opened.model_path, directory / spec.model_file, stored=spec.stored)
+        roles = artifact_roles(spec)
+        for name in roles:
+            if name != spec.model_file:
+                (directory / name).write_bytes(opened.path(name).read_bytes())
+        with np.load(directory / spec.golden.file) as golden:
+            samples = int(golden["label"].shape[0])
+        manifest = build_manifest(
+            spec,
+            version=version,
+            created="2026-01-01T00:00:00+00:00",
+            artifacts=[artifact(directory / name, role) for name, role in roles.items()],
+            samples=samples,
+            facts={"opset": facts.opset, "domains": facts.domains},
+            parent=None,
+        )
+    (directory / "manifest.json").write_bytes(encode_manifest(manifest))
+    return directory, manifest

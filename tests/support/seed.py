@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from sqlmodel import Session
 
 from tests.support.seed_gate import bad_decision, good_decision, open_decision, refused_decision
+from tests.support.seed_models import MODEL, SIZES, seed_models
 from wavegate_server.adapters.database import write
 from wavegate_server.adapters.tables import (
     Device,
@@ -23,28 +24,20 @@ from wavegate_server.adapters.tables import (
     DeviceRollup,
     FleetRollup,
     GateDecision,
-    Model,
     Revision,
     Rollout,
     RolloutDevice,
     RolloutWave,
     TelemetryWindow,
-    Version,
-    VersionArtifact,
 )
 from wavegate_server.core.policy import Policy, dump_policy
-from wavegate_shared.chunks import Chunk
 from wavegate_shared.histogram import Histogram
-from wavegate_shared.manifest import Artifact, Comparison, Golden, Manifest, Requires, Slo, TensorSpec, encode_manifest
-from wavegate_shared.metrics import Direction, Metric
 
 __all__ = ["MODEL", "SITES", "device_ids", "seed_fleet"]
 
-MODEL = "address-match"
 SITES = ("hangzhou-west", "suzhou-park", "rotterdam", "denver")
 CLASSES = ("pi4", "n100")
 _SHORT = {"hangzhou-west": "hz", "suzhou-park": "sz", "rotterdam": "rtm", "denver": "den"}
-_SIZES = {1: 11_900_000, 2: 3_420_000, 3: 3_100_000, 4: 3_390_000, 5: 3_405_000}
 _BASE_MS = {"pi4": {1: 41.0, 2: 17.5, 4: 24.0, 5: 15.8}, "n100": {1: 12.4, 2: 6.1, 4: 8.8, 5: 5.6}}
 _ACCURACY = {1: 0.982, 2: 0.979, 4: 0.93, 5: 0.981}
 _BLOCKS = {60: 1, 3600: 60, 86400: 1440}
@@ -69,7 +62,7 @@ def seed_fleet(engine: Engine, now: datetime, *, minutes: int = 240) -> None:
     """Fill an empty database; telemetry reaches `minutes` back by the minute, and three days by the hour."""
     with write(engine) as session:
         seed = _Seed(session, now, minutes)
-        _models(seed)
+        seed_models(session, now)
         for number, device in enumerate(device_ids()):
             _device(seed, number, device)
         _rollouts(seed)
@@ -82,109 +75,6 @@ def seed_fleet(engine: Engine, now: datetime, *, minutes: int = 240) -> None:
                     latency=latency.encode(),
                 )
             )  # fmt: skip
-
-
-# --- models -----------------------------------------------------------------------------------------------------------
-
-
-def _models(seed: _Seed) -> None:
-    seed.session.add(
-        Model(
-            name=MODEL,
-            task="text-pair-classification",
-            description="Do two delivery addresses mean the same place? A two-layer cross-encoder.",
-            created_at=_ago(seed, days=9),
-            champion=2,
-            challenger=5,
-        )
-    )
-    for number, days in ((1, 9), (2, 4), (3, 2), (4, 1), (5, 0.1)):
-        _version(seed, number, days)
-    seed.session.add(
-        Model(
-            name="kiln-inversion",
-            task="regression",
-            description="Wall thickness from the surface temperature of a kiln.",
-            created_at=_ago(seed, hours=5),
-        )
-    )
-    manifest = _manifest("kiln-inversion", 1, Metric("mean_absolute_error", "mm", Direction.DOWN), 2_140_000, [])
-    _add_version(seed, manifest, state="imported", at=_ago(seed, hours=5), value=1.84)
-
-
-def _version(seed: _Seed, number: int, days: float) -> None:
-    table = [
-        Comparison(name="size", unit="MB", before=11.9, after=_SIZES[number] / 1e6),
-        Comparison(name="latency p50", unit="ms", before=11.6, after={2: 5.7, 3: 5.2, 4: 8.1, 5: 5.2}.get(number, 0.0)),
-        Comparison(name="peak memory", unit="MB", before=96.0, after={2: 61.0, 3: 58.0, 4: 61.0, 5: 60.0}.get(number)),
-        Comparison(name="CPU time per inference", unit="ms", before=11.4, after=5.6 if number != 4 else 8.0),
-        Comparison(name="accuracy", unit="share", before=0.9836, after=_ACCURACY.get(number, 0.71)),
-    ]
-    manifest = _manifest(MODEL, number, Metric("accuracy"), _SIZES[number], [] if number == 1 else table)
-    value = {1: 0.9836, 2: 0.9803, 3: 0.9790, 4: 0.9801, 5: 0.9826}[number]
-    at = _ago(seed, days=days)
-    _add_version(seed, manifest, state="published", at=at, value=value, denied=number in (3, 4))
-
-
-def _manifest(model: str, number: int, metric: Metric, size: int, table: list[Comparison]) -> Manifest:
-    chunk = Chunk(f"{number:064x}", 100_000)
-    whole, rest = divmod(size - 100_000, 100_000)
-    chunks = [chunk] * whole + ([Chunk("e" * 64, rest)] if rest else [])
-    return Manifest(
-        schema=1,
-        model=model,
-        version=number,
-        created="2026-01-05T08:00:00Z",
-        task="text-pair-classification",
-        family="transformer",
-        licence="Apache-2.0",
-        artifacts=[
-            Artifact(
-                name="model.onnx", role="model", sha256=f"{number:064x}", size_bytes=size - 100_000, chunks=chunks
-            ),
-            Artifact(name="golden.npz", role="golden", sha256="f" * 64, size_bytes=100_000, chunks=[chunk]),
-        ],
-        inputs=[TensorSpec("text", "BYTES", [-1, 2])],
-        outputs=[TensorSpec("logits", "FP32", [-1, 2])],
-        metric=metric,
-        golden=Golden(artifact="golden.npz", limit=0.965 if metric.unit == "share" else 2.5, samples=240),
-        requires=Requires(memory_mb=160, opset=17),
-        slo=Slo(p95_ms=120),
-        recipe={1: "original", 2: "int8-dynamic", 3: "int8-static"}.get(number, "int8-dynamic + repair"),
-        parent=None if number == 1 else 1,
-        comparison=table,
-    )
-
-
-def _add_version(
-    seed: _Seed, manifest: Manifest, *, state: str, at: datetime, value: float, denied: bool = False
-) -> None:
-    version = Version(
-        model=manifest.model,
-        number=manifest.version,
-        state=state,
-        created_at=at,
-        published_at=at if state == "published" else None,
-        manifest=encode_manifest(manifest),
-        manifest_sha256=f"{manifest.version * 7919:064x}"[::-1],
-        size_bytes=manifest.size_bytes,
-        recipe=manifest.recipe,
-        parent=manifest.parent,
-        denied=denied,
-        metric_value=value,
-    )
-    seed.session.add(version)
-    seed.session.flush()
-    for artifact in manifest.artifacts:
-        seed.session.add(
-            VersionArtifact(
-                version_id=version.id or 0,
-                name=artifact.name,
-                role=artifact.role,
-                sha256=artifact.sha256,
-                size_bytes=artifact.size_bytes,
-            )
-        )
 
 
 # --- devices ----------------------------------------------------------------------------------------------------------
@@ -286,7 +176,7 @@ def _report(seed: _Seed, device: str, seq: int, number: int, at: datetime, outco
         DeviceReport(
             device_id=device, received_at=at + timedelta(seconds=70), assignment_seq=seq,
             rollout_id=f"r{number}-{MODEL}", model=MODEL, version=number, outcome=outcome, code=code,
-            bytes_fetched=_SIZES[number] + 41_000, served=0 if code else 60 + seed.chance.randrange(40),
+            bytes_fetched=SIZES[number] + 41_000, served=0 if code else 60 + seed.chance.randrange(40),
             body=body, envelope=b"{}",
         )
     )  # fmt: skip
@@ -365,7 +255,7 @@ def _rollouts(seed: _Seed) -> None:
     states = [["proven"] * len(wave) for wave in plan]
     _rollout(seed, 2, "completed", 2 * 1440, plan, states, "all waves passed: version 2 runs on 23 devices")
     sentence = "locker-hz-01 refused version 3 (golden_failed, accuracy 0.712 < 0.965): rolled back"
-    untouched = [["failed"] + ["skipped"] * 4, ["skipped"] * len(plan[1]), ["skipped"] * len(rest)]
+    untouched = [["skipped", "failed", *["skipped"] * 3], ["skipped"] * len(plan[1]), ["skipped"] * len(rest)]
     _rollout(seed, 3, "rolled_back", 1300, plan, untouched, sentence)
     _gate(seed, 3, 0, 1295, refused_decision(plan[0]))
     back = [["rolled_back"] * 5, ["skipped"] * len(plan[1]), ["skipped"] * len(rest)]
@@ -387,7 +277,7 @@ def _rollout(
     policy = dump_policy(Policy(seed="7f3a"))
     seed.session.add(
         Rollout(
-            id=name, model=MODEL, version=number, state=state, wave=1 if not over else len(plan) - 1, seed="7f3a",
+            id=name, model=MODEL, version=number, state=state, wave={"completed": len(plan) - 1, "rolled_back": 0}.get(state, 1), seed="7f3a",
             policy=msgspec.to_builtins(policy), reason=reason, created_at=began, created_by="admin", started_at=began,
             finished_at=began + timedelta(minutes=25) if over else None,
         )

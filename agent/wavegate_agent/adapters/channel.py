@@ -62,13 +62,21 @@ class Channel:
     def receive(self) -> Packet | None:
         """The next packet, None when there is none now."""
         try:
+            return self._receive()
+        except ConnectionError:
+            # the other side ended with packets of ours unread; the kernel says so once, before what it had sent to us
+            try:
+                return self._receive()
+            except ConnectionError:
+                return Packet(end=True)
+
+    def _receive(self) -> Packet | None:
+        try:
             data, descriptors, flags, _ = socket.recv_fds(
                 self._reader, MAX_PACKET_BYTES, MAX_DESCRIPTORS + 1, socket.MSG_CMSG_CLOEXEC
             )
         except BlockingIOError:
             return None
-        except ConnectionError:
-            return Packet(end=True)
         packet = Packet(data, list(descriptors), end=not data)
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             packet.close()

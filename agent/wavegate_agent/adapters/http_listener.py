@@ -76,7 +76,6 @@ class HttpListener:
         self._full = False
         self._next_number = 0
         self._held: list[Connection] = []
-        self._pool: list[threading.Thread] = []
         self._work: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         self._finished: deque[Connection] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -85,15 +84,14 @@ class HttpListener:
 
     # --- set up -------------------------------------------------------------------------------------------------------
 
-    def start(self, handler: Handler, concurrency: int) -> None:
-        """Set who answers and start the pool; a second call does nothing."""
-        if self._handler is not None:
-            return
-        self._handler = handler
+    def start_pool(self, concurrency: int) -> None:
+        """Start the threads that answer; they wait until there is a handler and a request."""
         for index in range(concurrency):
-            thread = threading.Thread(target=self._run_pool, name=f"infer-{index}", daemon=True)
-            thread.start()
-            self._pool.append(thread)
+            threading.Thread(target=self._run_pool, name=f"infer-{index}", daemon=True).start()
+
+    def answer_with(self, handler: Handler) -> None:
+        """Set who answers; until then every request is told that no version serves."""
+        self._handler = handler
 
     def watch(self, channel: Any, callback: Callable[[], None]) -> None:
         """Call `callback`, last in its batch, when a control channel is readable."""
@@ -175,6 +173,16 @@ class HttpListener:
         for connection in self.release_idle():
             connection.close()
             connection.release()
+
+    def close(self) -> None:
+        """Close every socket; a worker does not call it, it exits."""
+        self.drop_listeners()
+        for connection in self._connections.values():
+            connection.close()
+            connection.release()
+        self._connections.clear()
+        self._selector.close()
+        os.close(self._wake)
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
@@ -290,11 +298,10 @@ class HttpListener:
                 self._selector.register(connection.sock, selectors.EVENT_WRITE, connection)
 
     def _run_pool(self) -> None:
-        handler = self._handler
-        assert handler is not None  # noqa: S101  # set before the first thread starts
         while True:
             connection = self._work.get()
-            connection.start_writing(handler.work(connection))
+            if self._handler is not None:
+                connection.start_writing(self._handler.work(connection))
             self._finished.append(connection)
             os.eventfd_write(self._wake, 1)
 
@@ -302,7 +309,8 @@ class HttpListener:
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(_ACCEPTS):
-            if len(self._connections) >= MAX_CONNECTIONS and not self._evict():
+            guest = self._longest_idle() if len(self._connections) >= MAX_CONNECTIONS else None
+            if len(self._connections) >= MAX_CONNECTIONS and guest is None:
                 self._wait_for_room()
                 return
             try:
@@ -313,6 +321,8 @@ class HttpListener:
                 _log.warning("accept_failed error=%s", error)
                 self._wait_for_room()
                 return
+            if guest is not None:
+                self._evict(guest)
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.adopt(sock)
@@ -322,15 +332,15 @@ class HttpListener:
         self.pause_listening()
         self._full = True
 
-    def _evict(self) -> bool:
+    def _longest_idle(self) -> Connection | None:
         idle = [c for c in self._connections.values() if c.state is State.HEAD and not c.head_bytes]
         oldest = min(idle, key=lambda c: c.idle_since, default=None)
-        if oldest is None or time.monotonic() - oldest.idle_since < _EVICT_IDLE_S:
-            return False
-        self._selector.unregister(oldest.sock)
-        oldest.close()
-        self._gone(oldest)
-        return True
+        return oldest if oldest and time.monotonic() - oldest.idle_since >= _EVICT_IDLE_S else None
+
+    def _evict(self, guest: Connection) -> None:
+        self._selector.unregister(guest.sock)
+        guest.close()
+        self._gone(guest)
 
     def _room(self) -> int:
         return _MAX_BODIES_BYTES - sum(len(connection.body) for connection in self._connections.values())

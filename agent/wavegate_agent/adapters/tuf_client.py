@@ -21,6 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import wavegate_agent.adapters.tuf_light  # noqa: F401  # isort: skip  # first: keeps the library's HTTP stack out
 from tuf.api.exceptions import (
     DownloadError,
     DownloadHTTPError,

@@ -83,6 +83,13 @@ class WorkerHost:
         return serving.pid if serving else None
 
     @property
+    def in_charge(self) -> bool:
+        """Whether the version in charge is the one that serves; False while it is being restarted after a crash."""
+        with self._roles.lock:
+            serving = self._roles.able_to_serve()
+            return serving is not None and serving is self._roles.live
+
+    @property
     def candidate_pid(self) -> int | None:
         """Process id of the candidate, None when there is none."""
         with self._roles.lock:

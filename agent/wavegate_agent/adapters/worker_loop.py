@@ -53,9 +53,6 @@ _STOP_S = 10.0
 _UNTHROTTLED_REST = 3.0
 """Pause between golden samples, in run times, where the scheduler does not hold a candidate back."""
 
-_STACK_MB = 16
-"""Room for one thread's stack and heap, which the kernel counts when they are reserved."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -150,6 +147,7 @@ class Worker:
         self._reply(reply)
 
     def _do_load(self, load: Load) -> Reply:
+        self._listener.start_pool(load.concurrency)  # before the limit, which counts stacks too
         _set_limits(load)
         version = load_version(Path(load.directory), intra_threads=load.intra_threads, check_digests=load.check_digests)
         self._counts = LiveCounts(version.manifest.model, version.manifest.version)
@@ -202,7 +200,7 @@ class Worker:
         packet.descriptors.clear()
         peer = sockets.pop() if call.peer else None
         self._counts.start()
-        self._listener.start(api, self._load.concurrency)
+        self._listener.answer_with(api)
         if peer is not None:
             self._take_over(Channel(peer), api)
         self._listener.drop_listeners()
@@ -322,8 +320,7 @@ def _set_limits(load: Load) -> None:
     """Limits of a candidate, counted from what the libraries took already."""
     if load.memory_limit_mb is not None:
         base = process_memory().data_mb or 0.0
-        stacks = _STACK_MB * (load.concurrency + 1)
-        limit = int((base + stacks + load.memory_limit_mb) * (1 << 20))
+        limit = int((base + load.memory_limit_mb) * (1 << 20))
         resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     if load.cpu_limit_s is not None:
         used = int(time.process_time()) + 1

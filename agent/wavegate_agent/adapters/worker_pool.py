@@ -137,7 +137,7 @@ class WorkerPool:
             if process.asked_at is None:
                 process.asked_at = now
                 process.post(lambda call: Collect(call=call))
-            elif now - process.asked_at > _SILENT_S:
+            elif process.must_answer and now - process.asked_at > _SILENT_S:
                 process.kill()
 
     def _poke(self) -> None:

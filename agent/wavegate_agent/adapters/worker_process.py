@@ -42,6 +42,7 @@ class WorkerProcess:
         gone: set when the process is known to be gone.
         ended: the same as a flag; `status` is then its exit status (negative: a signal).
         expected_end: its end was asked for.
+        must_answer: it serves or stands by, so silence means that it hangs; a candidate may be starved by live traffic.
         asked_at: when it was asked for a sign of life it has not given yet.
     """
 
@@ -52,6 +53,7 @@ class WorkerProcess:
         self.gone = threading.Event()
         self.status = 0
         self.expected_end = False
+        self.must_answer = False
         self.asked_at: float | None = None
         self._on_stats = on_stats
         self._numbers = itertools.count(1)

@@ -125,6 +125,7 @@ class WorkerRoles:
         if taker is self.candidate:
             self.candidate = None
         self.live = self.serving = taker
+        taker.must_answer = True
         self._live_since = time.monotonic()
         self._restarts = 0
         self.pool.set_timer(None, self._restart)
@@ -194,6 +195,7 @@ class WorkerRoles:
             giver = self.able_to_serve()
             self._replacement = None
             self.live = self.serving = process
+            process.must_answer = True
             self._live_since = time.monotonic()
             if giver is None:
                 process.post(serve_call(peer=False), self._sockets.descriptors)

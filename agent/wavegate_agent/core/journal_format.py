@@ -22,8 +22,8 @@ __all__ = ["MAX_QUARANTINED", "MAX_SLOTS", "SLOT_BYTES", "Record", "applied", "b
 SLOT_BYTES = 4096
 MAX_SLOTS = 2
 """Model positions a journal slot has room for, with every field at its longest (asserted in a test)."""
-MAX_QUARANTINED = 12
-"""Oldest out first: twelve different bad versions in a row is not a life a device leads."""
+MAX_QUARANTINED = 8
+"""Oldest out first: eight different bad versions in a row is not a life a device leads."""
 _HEADER = struct.Struct("<4sQII")
 _MAGIC = b"WGJ1"
 _EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
@@ -39,6 +39,7 @@ class Record:
         time_floor: the newest signed `issued` seen; trusted time is never before it.
         slots: model position -> its machine.
         quarantined: manifest digests refused here, oldest first.
+        clean: the agent was stopped in order; false while it runs.
     """
 
     boot: int = 0
@@ -46,6 +47,7 @@ class Record:
     time_floor: datetime = _EPOCH
     slots: dict[str, Slot] = field(default_factory=dict)
     quarantined: tuple[str, ...] = ()
+    clean: bool = False
 
 
 def applied(record: Record, name: str, slot: Slot, commands: tuple[Command, ...]) -> Record:

@@ -10,13 +10,12 @@ Rules that hold in every row (and are tested):
   so neither a revert nor a rollback ever downloads.
 - Network failures are retried for ever with back-off and count towards nothing; every other state change spends `BUDGET`.
 - A digest that failed here is quarantined and refused when offered again, until a signed override.
-- Every assignment ends in exactly one kind of report; after a crash it may be sent twice, never zero times.
+- Every assignment ends in a report; after a crash it may be sent twice, never zero times. A deferred one is tried again.
 
 Not here: how anything is done (`steps.py`), how it is stored (`core/journal_format.py`), verification (`core/verify.py`).
 """
 
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from wavegate_agent.core.slot import (
     BEFORE_SWAP,
@@ -34,6 +33,8 @@ from wavegate_agent.core.slot import (
     Forgive,
     Load,
     Offer,
+    OnOffer,
+    OnRestart,
     Order,
     Preflight,
     Quarantine,
@@ -49,6 +50,7 @@ from wavegate_agent.core.slot import (
     Version,
     Watch,
     Work,
+    short,
 )
 from wavegate_shared.errors import CODES
 from wavegate_shared.states import DeviceState, Outcome
@@ -62,6 +64,7 @@ MAX_ATTEMPTS = 2
 RETRY_FIRST_S = 2.0
 RETRY_MAX_S = 300.0
 BROKEN_RETRY_S = 300.0
+DEFERRED_RETRY_S = 900.0
 QUARANTINED_BY = frozenset(
     {"load_failed", "golden_failed", "bench_failed", "candidate_crashed", "model_rejected", "probation_failed"}
 )
@@ -69,25 +72,6 @@ QUARANTINED_BY = frozenset(
 
 
 # --- the table ------------------------------------------------------------------------------------------------------
-
-
-class OnRestart(StrEnum):
-    """Found here after a crash or power cut."""
-
-    STAY = "stay"
-    REDO = "redo"
-    RELOAD = "reload"
-    REWATCH = "rewatch"
-    RETRY = "retry"
-
-
-class OnOffer(StrEnum):
-    """A newer assignment arrives here."""
-
-    TAKE = "take"
-    SUPERSEDE = "supersede"
-    DEFER = "defer"
-    REVERT = "revert"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +116,6 @@ TABLE: dict[DeviceState, Row] = {
     S.BROKEN: Row(None, None, None, OnRestart.RETRY, OnOffer.TAKE, bounded=False),
 }
 
-_RELOADABLE = frozenset({S.SWAPPING})
-"""States whose retryable failure means: load the candidate again, the active version never stopped serving."""
-
-
 # --- the walk -------------------------------------------------------------------------------------------------------
 
 
@@ -147,6 +127,13 @@ def step(slot: Slot, event: Event, now: float) -> tuple[Slot, tuple[Command, ...
         event: what happened; an answer to a state that was left meanwhile is ignored.
         now: monotonic seconds, only used for `Slot.due`.
     """
+    after, commands = _walk(slot, event, now)
+    if after.state is S.IDLE and after.outcome is Outcome.DEFERRED and after.due is None:
+        after = replace(after, due=now + DEFERRED_RETRY_S)  # what was short may be there by then
+    return after, commands
+
+
+def _walk(slot: Slot, event: Event, now: float) -> tuple[Slot, tuple[Command, ...]]:
     match event:
         case Offer():
             return _offered(slot, event)
@@ -155,7 +142,7 @@ def step(slot: Slot, event: Event, now: float) -> tuple[Slot, tuple[Command, ...
         case Failed():
             return _failed(slot, event, now) if event.state is slot.state else (slot, ())
         case Restarted():
-            return _restarted(slot)
+            return _restarted(slot, event)
         case ActiveLost():
             return _active_lost(slot, event)
         case Tick():
@@ -296,7 +283,7 @@ def _failed(slot: Slot, event: Failed, now: float) -> tuple[Slot, tuple[Command,
     if code.kind == "TransferError" and slot.state in BEFORE_SWAP:
         wait = min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(slot.retries, 16)) * (1.0 - event.spread / 2)
         return replace(slot, retries=slot.retries + 1, due=now + wait), ()
-    if slot.state in _RELOADABLE and code.retry and slot.attempts < MAX_ATTEMPTS:
+    if slot.state is S.SWAPPING and code.retry and slot.attempts < MAX_ATTEMPTS:
         return _enter(replace(slot, attempts=slot.attempts + 1), S.LOADING)
     if slot.state in (S.COMMITTED, S.DISCARDING):  # tidying up failed: nothing depends on it, the next one repeats it
         return _enter(slot, S.IDLE)
@@ -309,7 +296,7 @@ def _failed(slot: Slot, event: Failed, now: float) -> tuple[Slot, tuple[Command,
 
 def _broken(slot: Slot, event: Failed, now: float) -> tuple[Slot, tuple[Command, ...]]:
     """Nothing serves: say so once, and try again from time to time."""
-    lost = replace(slot, outcome=Outcome.BROKEN, code="broken", detail=event.detail[:300], lost=True)
+    lost = replace(slot, outcome=Outcome.BROKEN, code="broken", detail=short(event.detail), lost=True)
     moved, commands = _enter(lost, S.BROKEN)
     if slot.lost:
         commands = tuple(c for c in commands if not (isinstance(c, SendReport) and c.outcome is Outcome.BROKEN))
@@ -327,14 +314,14 @@ def _leave(slot: Slot, target: DeviceState, code: str, detail: str) -> tuple[Slo
         slot,
         outcome=outcome if first else slot.outcome,
         code=code if first else slot.code,
-        detail=detail[:300] if first else slot.detail,
+        detail=short(detail) if first else slot.detail,
     )
     guilty = slot.order.version.sha256 if first and slot.order is not None and code in QUARANTINED_BY else None
     moved, commands = _enter(left, target)
     return moved, ((Quarantine(guilty), *commands) if guilty else commands)
 
 
-def _restarted(slot: Slot) -> tuple[Slot, tuple[Command, ...]]:
+def _restarted(slot: Slot, event: Restarted) -> tuple[Slot, tuple[Command, ...]]:
     slot = replace(slot, due=None, retries=0)
     match TABLE[slot.state].restart:
         case OnRestart.STAY:
@@ -347,6 +334,8 @@ def _restarted(slot: Slot) -> tuple[Slot, tuple[Command, ...]]:
             target = S.LOADING
         case OnRestart.REWATCH:
             target = S.PROBATION
+    if event.clean:  # stopped in order: no evidence against anything
+        return _enter(slot, target)
     if slot.attempts >= MAX_ATTEMPTS:
         failed = TABLE[slot.state].failed or S.DISCARDING
         code = "probation_failed" if slot.state is S.PROBATION else "candidate_crashed"
@@ -364,13 +353,16 @@ def _active_lost(slot: Slot, event: ActiveLost) -> tuple[Slot, tuple[Command, ..
         case _:
             # An order in hand is not to blame: it is put off, so that one thing happens at a time.
             outcome = Outcome.DEFERRED if slot.state in BEFORE_SWAP else Outcome.REVERTED
-            lost = replace(slot, outcome=outcome, code=event.code, detail=event.detail[:300])
+            lost = replace(slot, outcome=outcome, code=event.code, detail=short(event.detail))
             return _enter(lost, S.FALLBACK)
 
 
 def _tick(slot: Slot, event: Tick, now: float) -> tuple[Slot, tuple[Command, ...]]:
-    if slot.due is None or (now < slot.due and not (event.connected and slot.state is not S.BROKEN)):
+    hurry = event.connected and slot.state in BEFORE_SWAP
+    if slot.due is None or (now < slot.due and not hurry):
         return slot, ()
+    if slot.state is S.IDLE and slot.order is not None:
+        return _take(replace(slot, due=None), slot.order)
     if slot.state is S.BROKEN:
         return _enter(slot, S.FALLBACK)
     return replace(slot, due=None), _commands(slot)

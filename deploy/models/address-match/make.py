@@ -6,7 +6,7 @@
 Stages: `teacher` (fine-tune MiniLM, ask it about every training pair), `student`
 (trim, prune, distil), `bundle` (export, store, choose golden/calibration/traffic
 pairs, measure, write). A finished stage is read from the cache; `--redo STAGE`
-does that stage and the later ones again. About 25 minutes on two cores.
+does that stage and the later ones again. About 35 minutes on two shared cores.
 
 Not here: anything a device or the demo needs. Both use the committed bundle.
 """
@@ -30,7 +30,7 @@ from address_match_recipe.bundle import write_bundle, write_traffic
 from address_match_recipe.measure import Figures
 from address_match_recipe.pairs import SPECIAL_WORD, Pair, febrl_splits, zagat_pairs
 from address_match_recipe.report import Report, readme
-from address_match_recipe.selection import is_special, select_bench, select_traffic
+from address_match_recipe.selection import is_special, select_bench, select_evaluation, select_traffic
 from address_match_recipe.training import Plan, fit, logits_of
 from numpy.typing import NDArray
 
@@ -140,18 +140,18 @@ class Workshop:
 
 def make_bundle(shop: Workshop, teacher: CrossEncoder, student: Student, out: Path, zagat: list[Pair]) -> None:
     """Exports, selects, measures and writes everything that is committed."""
+    _calibrate(student, shop.splits["val"])
     exact = graph.export(student.model)
     stored = graph.to_stored(exact)
     expanded = graph.expand(stored)
     folder, tokenizer = out / "bundle", student.tokenizer
-    golden, floor = _write_bundle(folder, shop.splits["bench"], student, stored)
-
     held = shop.splits["heldout"]
+    evaluation = select_evaluation(held, is_special(held, tokenizer, student.special), SEED)
+    golden, floor = _write_bundle(folder, shop.splits["bench"], evaluation, student, stored)
     logits, before = graph.run(expanded, tokenizer, held), graph.run(exact, tokenizer, held)
     margins = measure.margins(logits)
     by_kind = _write_traffic(out, held, student, margins)
-    edit = measure.edit_similarity(shop.splits["val"])
-    limits = {"edit distance": measure.best_threshold(edit, measure.labels_of(shop.splits["val"]))}
+    limits = _limits(shop, teacher)
     held_scores = _scores(margins, shop.teacher_logits(teacher, "heldout", held), held)
     zagat_margins = measure.margins(graph.run(expanded, tokenizer, zagat))
     zagat_scores = _scores(zagat_margins, shop.teacher_logits(teacher, "zagat", zagat), zagat)
@@ -199,7 +199,17 @@ def main() -> None:
     make_bundle(shop, teacher, shop.student(teacher), given.out, zagat)
 
 
-def _write_bundle(folder: Path, pool: list[Pair], student: Student, stored: onnx.ModelProto) -> tuple[Figures, float]:
+def _calibrate(student: Student, pairs: list[Pair]) -> None:
+    """Folds the validation pairs' best scale and shift into the head."""
+    margins = measure.margins(graph.run(graph.export(student.model), student.tokenizer, pairs))
+    scale, shift = measure.logistic_fit(margins, measure.labels_of(pairs))
+    _say(f"bundle: margins scaled by {scale:.3f} and shifted by {shift:.3f}")
+    student.model.rescale(scale, shift)
+
+
+def _write_bundle(
+    folder: Path, pool: list[Pair], evaluation: list[Pair], student: Student, stored: onnx.ModelProto
+) -> tuple[Figures, float]:
     """Chooses golden and calibration pairs, writes the files; golden figures and floor."""
     tokenizer, expanded = student.tokenizer, graph.expand(stored)
     margins = measure.margins(graph.run(expanded, tokenizer, pool))
@@ -212,6 +222,7 @@ def _write_bundle(folder: Path, pool: list[Pair], student: Student, stored: onnx
         stored=stored,
         vocab=student.vocab,
         selection=chosen,
+        evaluation=evaluation,
         reference=reference,
         max_length=MAX_LENGTH,
         floor=floor,
@@ -243,6 +254,16 @@ def _scores(margins: NDArray[np.float32], teacher: NDArray[np.float32], pairs: l
         "its teacher": measure.margins(teacher),
         "edit distance": measure.edit_similarity(pairs),
     }
+
+
+def _limits(shop: Workshop, teacher: CrossEncoder) -> dict[str, float]:
+    """Where "same" begins for the other scorers, from the validation pairs like the student's."""
+    pairs = shop.splits["val"]
+    labels = measure.labels_of(pairs)
+    margins = measure.margins(shop.teacher_logits(teacher, "val", pairs))
+    scale, shift = measure.logistic_fit(margins, labels)
+    edit = measure.best_threshold(measure.edit_similarity(pairs), labels)
+    return {"its teacher": -shift / scale, "edit distance": edit}
 
 
 def _compare(scores: Scores, pairs: list[Pair], limits: dict[str, float]) -> list[tuple[str, Figures]]:

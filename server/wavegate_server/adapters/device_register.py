@@ -6,7 +6,7 @@ Not here: enrolment and revocation (`enrolment`), what devices say themselves (`
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlmodel import Session, select
+from sqlmodel import Session
 
 from wavegate_server.adapters import audit
 from wavegate_server.adapters.authority import is_reserved
@@ -14,7 +14,7 @@ from wavegate_server.adapters.tables import Device
 from wavegate_shared.errors import UsageError
 from wavegate_shared.topics import DEVICE_ID, shard_of
 
-__all__ = ["change_device", "create_device", "get_device", "shut_out"]
+__all__ = ["change_device", "create_device", "get_device"]
 
 
 def get_device(session: Session, device_id: str) -> Device:
@@ -84,9 +84,3 @@ def change_device(
     detail = {"site": site, "labels": dict(labels) if labels is not None else None}
     audit.append(session, actor=actor, action="device.change", subject=f"device/{device.id}", now=now, detail=detail)
     return device
-
-
-def shut_out(session: Session) -> dict[str, str]:
-    """Every revoked device with its last certificate's serial: what the broker refuses."""
-    query = select(Device.id, Device.certificate_serial).where(Device.state == "revoked")
-    return {device_id: serial for device_id, serial in session.exec(query) if serial}

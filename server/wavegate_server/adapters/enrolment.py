@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import update
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, delete, select
 
 from wavegate_server.adapters.authority import Authority, is_reserved
-from wavegate_server.adapters.tables import Device, DeviceEvent, EnrolToken, RevokedCertificate
+from wavegate_server.adapters.tables import Device, DeviceEvent, EnrolToken, RevokedCertificate, Watermark
 from wavegate_shared.enrolment import SECRET_BYTES, TokenParts, format_token, parse_token
 from wavegate_shared.errors import TrustError, UsageError
 
@@ -104,6 +104,8 @@ def redeem(session: Session, authority: Authority, token: str, csr_pem: str, now
     device.enrolled_at = now
     device.revision += 1
     session.add(device)
+    # an agent enrolled anew counts its starts from 1 again; the old mark would make everything it says a repetition
+    session.exec(delete(Watermark).where(col(Watermark.device_id) == device.id))
     session.add(DeviceEvent(device_id=device.id, at=now, kind="enrolled", detail=f"certificate {issued.serial}"))
     session.flush()
     _log.info("device_enrolled device=%s serial=%s", device.id, issued.serial)

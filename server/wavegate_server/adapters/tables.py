@@ -1,15 +1,18 @@
 """The database's tables (SQLModel). Not here: queries (`reads`, `ingest_store`, ...) and migrations (`migrations/`).
 
 Times are aware UTC. Table models are not validated by SQLModel: input is checked at the edge (API schemas, wire structs).
-JSON columns hold what is only ever read back whole. Hot tables (`TelemetryWindow`, roll-ups, `Watermark`) are written
-through SQL compiled once from these classes and have no relationship().
+JSON columns hold what is only ever read back whole. The hot tables are in `tables_telemetry` and named here too, so that
+one import knows the whole schema.
 """
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, Column, DateTime, Index, LargeBinary, MetaData, TypeDecorator, UniqueConstraint
+from sqlalchemy import Column, Index, LargeBinary, UniqueConstraint
 from sqlmodel import Field, SQLModel
+
+from wavegate_server.adapters.table_columns import METADATA, json_column, time_column
+from wavegate_server.adapters.tables_telemetry import DeviceRollup, FleetRollup, TelemetryWindow, Watermark
 
 __all__ = [
     "METADATA",
@@ -38,44 +41,6 @@ __all__ = [
     "Watermark",
 ]
 
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """Aware UTC in and out on every database: SQLite keeps no zone."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
-        """Refuse naive times, store UTC."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError("naive datetime")
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
-        """Give the zone back."""
-        return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-METADATA: MetaData = SQLModel.metadata
-METADATA.naming_convention = {
-    "ix": "ix_%(column_0_label)s",
-    "uq": "uq_%(table_name)s_%(column_0_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
-    "pk": "pk_%(table_name)s",
-}
-
-
-def _json() -> Any:
-    return Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
-
-
-def _time(*, index: bool = False, nullable: bool = False) -> Any:
-    return Field(default=None, sa_column=Column(UtcDateTime, index=index, nullable=nullable))
-
-
 # --- fleet ------------------------------------------------------------------------------------------------------------
 
 
@@ -86,20 +51,20 @@ class Device(SQLModel, table=True):
     id: str = Field(primary_key=True)
     hardware_class: str = Field(index=True)
     site: str = Field(index=True)
-    groups: dict[str, Any] = _json()  # {"labels": {"k": "v"}}
+    groups: dict[str, Any] = json_column()  # {"labels": {"k": "v"}}
     shard: int
     state: str = "pending"  # pending | active | revoked
     bench: bool = False
     public_key: str = ""
     certificate_serial: str = ""
-    certificate_expires: datetime | None = _time(nullable=True)
-    created_at: datetime = _time()
-    enrolled_at: datetime | None = _time(nullable=True)
-    last_seen: datetime | None = _time(nullable=True)
+    certificate_expires: datetime | None = time_column(nullable=True)
+    created_at: datetime = time_column()
+    enrolled_at: datetime | None = time_column(nullable=True)
+    last_seen: datetime | None = time_column(nullable=True)
     agent_version: str = ""
-    running: dict[str, Any] = _json()  # slot -> {"model","version","sha256","standby_version","state"}
-    facts: dict[str, Any] = _json()
-    quarantined: dict[str, Any] = _json()  # {"digests": [...]}
+    running: dict[str, Any] = json_column()  # slot -> {"model","version","sha256","standby_version","state"}
+    facts: dict[str, Any] = json_column()
+    quarantined: dict[str, Any] = json_column()  # {"digests": [...]}
     clock: str = "ok"
     assignment_seq: int = 0  # highest the device said it accepted
     revision: int = 1
@@ -112,9 +77,9 @@ class EnrolToken(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     device_id: str = Field(index=True)
     token_hash: str = Field(unique=True)
-    created_at: datetime = _time()
-    expires_at: datetime = _time()
-    used_at: datetime | None = _time(nullable=True)
+    created_at: datetime = time_column()
+    expires_at: datetime = time_column()
+    used_at: datetime | None = time_column(nullable=True)
 
 
 class RevokedCertificate(SQLModel, table=True):
@@ -123,8 +88,8 @@ class RevokedCertificate(SQLModel, table=True):
     __tablename__ = "revoked_certificate"
     serial: str = Field(primary_key=True)
     device_id: str = Field(index=True)
-    revoked_at: datetime = _time()
-    expires_at: datetime = _time()  # after this it may leave the list
+    revoked_at: datetime = time_column()
+    expires_at: datetime = time_column()  # after this it may leave the list
     reason: str = ""
 
 
@@ -139,8 +104,8 @@ class DeviceAssignment(SQLModel, table=True):
     model: str = ""
     version: int = 0
     envelope: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
-    issued_at: datetime = _time()
-    expires_at: datetime = _time()
+    issued_at: datetime = time_column()
+    expires_at: datetime = time_column()
     acknowledged: bool = False  # the device said it accepted this seq
 
 
@@ -150,7 +115,7 @@ class DeviceEvent(SQLModel, table=True):
     __tablename__ = "device_event"
     id: int | None = Field(default=None, primary_key=True)
     device_id: str = Field(index=True)
-    at: datetime = _time(index=True)
+    at: datetime = time_column(index=True)
     kind: str  # state | report | hello | enrolled | revoked | server
     assignment_seq: int = 0
     slot: str = ""
@@ -167,7 +132,7 @@ class DeviceReport(SQLModel, table=True):
     __tablename__ = "device_report"
     id: int | None = Field(default=None, primary_key=True)
     device_id: str = Field(index=True)
-    received_at: datetime = _time()
+    received_at: datetime = time_column()
     assignment_seq: int
     rollout_id: str | None = Field(default=None, index=True)
     model: str
@@ -176,7 +141,7 @@ class DeviceReport(SQLModel, table=True):
     code: str | None = None
     bytes_fetched: int = 0
     served: int = 0
-    body: dict[str, Any] = _json()  # the decoded `Report`
+    body: dict[str, Any] = json_column()  # the decoded `Report`
     envelope: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
@@ -190,7 +155,7 @@ class Model(SQLModel, table=True):
     name: str = Field(primary_key=True)
     task: str = ""
     description: str = ""
-    created_at: datetime = _time()
+    created_at: datetime = time_column()
     champion: int | None = None
     challenger: int | None = None
     revision: int = 1
@@ -205,8 +170,8 @@ class Version(SQLModel, table=True):
     model: str = Field(index=True)
     number: int
     state: str = "imported"  # imported | published | revoked
-    created_at: datetime = _time()
-    published_at: datetime | None = _time(nullable=True)
+    created_at: datetime = time_column()
+    published_at: datetime | None = time_column(nullable=True)
     manifest: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     manifest_sha256: str
     size_bytes: int
@@ -214,7 +179,7 @@ class Version(SQLModel, table=True):
     parent: int | None = None
     denied: bool = False  # a gate rolled it back: not offered again without --allow-denied
     metric_value: float | None = None  # on the host, golden set
-    info: dict[str, Any] = _json()  # parameters, flops, comparison, compression report
+    info: dict[str, Any] = json_column()  # parameters, flops, comparison, compression report
 
 
 class VersionArtifact(SQLModel, table=True):
@@ -242,13 +207,13 @@ class Rollout(SQLModel, table=True):
     state: str = Field(index=True)
     wave: int = 0
     seed: str
-    policy: dict[str, Any] = _json()
+    policy: dict[str, Any] = json_column()
     reason: str = ""  # one plain sentence: why it is in this state
-    created_at: datetime = _time()
+    created_at: datetime = time_column()
     created_by: str = ""
-    started_at: datetime | None = _time(nullable=True)
-    finished_at: datetime | None = _time(nullable=True)
-    next_at: datetime | None = _time(nullable=True)
+    started_at: datetime | None = time_column(nullable=True)
+    finished_at: datetime | None = time_column(nullable=True)
+    next_at: datetime | None = time_column(nullable=True)
     revision: int = 1
 
 
@@ -262,9 +227,9 @@ class RolloutWave(SQLModel, table=True):
     state: str = "pending"
     size: int = 0
     approved_by: str = ""  # who approved promoting it, where the gate wants a person
-    started_at: datetime | None = _time(nullable=True)
-    soak_started_at: datetime | None = _time(nullable=True)
-    finished_at: datetime | None = _time(nullable=True)
+    started_at: datetime | None = time_column(nullable=True)
+    soak_started_at: datetime | None = time_column(nullable=True)
+    finished_at: datetime | None = time_column(nullable=True)
 
 
 class RolloutDevice(SQLModel, table=True):
@@ -279,11 +244,11 @@ class RolloutDevice(SQLModel, table=True):
     state: str = "scheduled"
     attempt: int = 1
     assignment_seq: int = 0
-    published_at: datetime | None = _time(nullable=True)
-    accepted_at: datetime | None = _time(nullable=True)
-    swapped_at: datetime | None = _time(nullable=True)
-    finished_at: datetime | None = _time(nullable=True)
-    deadline: datetime | None = _time(nullable=True)
+    published_at: datetime | None = time_column(nullable=True)
+    accepted_at: datetime | None = time_column(nullable=True)
+    swapped_at: datetime | None = time_column(nullable=True)
+    finished_at: datetime | None = time_column(nullable=True)
+    deadline: datetime | None = time_column(nullable=True)
     code: str | None = None
     reason: str = ""
     rollback_seq: int = 0  # seq of the rollback assignment sent to it
@@ -296,11 +261,11 @@ class GateDecision(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     rollout_id: str = Field(index=True)
     wave: int
-    at: datetime = _time()
+    at: datetime = time_column()
     verdict: str  # promote | hold | rollback
     sentence: str  # the one plain sentence the page leads with
     final: bool = False  # acted on
-    evidence: dict[str, Any] = _json()  # the gate's inputs and per-metric results
+    evidence: dict[str, Any] = json_column()  # the gate's inputs and per-metric results
 
 
 class Outbox(SQLModel, table=True):
@@ -311,8 +276,8 @@ class Outbox(SQLModel, table=True):
     dedup: str = Field(unique=True)
     topic: str
     payload: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
-    created_at: datetime = _time()
-    sent_at: datetime | None = _time(nullable=True, index=True)
+    created_at: datetime = time_column()
+    sent_at: datetime | None = time_column(nullable=True, index=True)
 
 
 class AuditEvent(SQLModel, table=True):
@@ -320,11 +285,11 @@ class AuditEvent(SQLModel, table=True):
 
     __tablename__ = "audit_event"
     id: int | None = Field(default=None, primary_key=True)
-    at: datetime = _time()
+    at: datetime = time_column()
     actor: str
     action: str
     subject: str
-    detail: dict[str, Any] = _json()
+    detail: dict[str, Any] = json_column()
     prev_hash: str
     hash: str
 
@@ -338,8 +303,8 @@ class ApiToken(SQLModel, table=True):
     prefix: str
     token_hash: str = Field(unique=True)
     role: str  # viewer | operator | publisher | admin
-    created_at: datetime = _time()
-    expires_at: datetime | None = _time(nullable=True)
+    created_at: datetime = time_column()
+    expires_at: datetime | None = time_column(nullable=True)
     revoked: bool = False
 
 
@@ -352,8 +317,8 @@ class BrowserSession(SQLModel, table=True):
     token_id: int | None = Field(default=None, index=True)  # the API token it was opened with; ends with it
     name: str
     role: str  # viewer | operator | publisher | admin
-    created_at: datetime = _time()
-    expires_at: datetime = _time(index=True)
+    created_at: datetime = time_column()
+    expires_at: datetime = time_column(index=True)
 
 
 class IdempotencyKey(SQLModel, table=True):
@@ -363,9 +328,9 @@ class IdempotencyKey(SQLModel, table=True):
     key: str = Field(primary_key=True)  # sha256 of caller + operation + the client's key
     body_hash: str
     status: int
-    headers: dict[str, Any] = _json()
+    headers: dict[str, Any] = json_column()
     body: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))  # None: held a secret
-    created_at: datetime = _time(index=True)
+    created_at: datetime = time_column(index=True)
 
 
 class Revision(SQLModel, table=True):
@@ -374,77 +339,3 @@ class Revision(SQLModel, table=True):
     __tablename__ = "revision"
     id: int = Field(default=1, primary_key=True)
     value: int = 0
-
-
-# --- telemetry --------------------------------------------------------------------------------------------------------
-
-
-class Watermark(SQLModel, table=True):
-    """Highest (boot, seq) stored for a device; at or below it is a duplicate."""
-
-    __tablename__ = "watermark"
-    device_id: str = Field(primary_key=True)
-    boot: int
-    seq: int
-
-
-class TelemetryWindow(SQLModel, table=True):
-    """One raw window. Append-only, no unique key (the watermark dedups), two plain indexes at most."""
-
-    __tablename__ = "telemetry_window"
-    __table_args__ = (Index("ix_telemetry_window_start", "start"),)
-    id: int | None = Field(default=None, primary_key=True)
-    device_id: str
-    slot: str
-    model: str
-    version: int
-    start: int  # Unix seconds * 1000, UTC: integer on purpose, this is the hot path
-    seconds: float
-    received: int  # Unix milliseconds
-    requests: int
-    errors: int
-    latency: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
-    score_sum: float
-    score_count: int
-    cpu_ms: float | None = None
-    rss_mb: float | None = None
-    anon_mb: float | None = None
-    agent_rss_mb: float | None = None
-    temperature_c: float | None = None
-
-
-class DeviceRollup(SQLModel, table=True):
-    """Device x version x bucket. `level` is the bucket's length in seconds: 60, 3600 or 86400."""
-
-    __tablename__ = "device_rollup"
-    device_id: str = Field(primary_key=True)
-    level: int = Field(primary_key=True)
-    bucket: int = Field(primary_key=True)  # Unix seconds of the bucket's start
-    slot: str = Field(primary_key=True)
-    version: int = Field(primary_key=True)
-    model: str
-    requests: int
-    errors: int
-    latency: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
-    score_sum: float
-    score_count: int
-    cpu_ms: float = 0.0
-    rss_mb: float | None = None  # maximum seen
-    anon_mb: float | None = None  # maximum seen
-
-
-class FleetRollup(SQLModel, table=True):
-    """Fleet x version x class x site x bucket."""
-
-    __tablename__ = "fleet_rollup"
-    level: int = Field(primary_key=True)
-    bucket: int = Field(primary_key=True)
-    model: str = Field(primary_key=True)
-    version: int = Field(primary_key=True)
-    hardware_class: str = Field(primary_key=True)
-    site: str = Field(primary_key=True)
-    requests: int
-    errors: int
-    latency: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
-    score_sum: float
-    score_count: int

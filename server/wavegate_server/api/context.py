@@ -24,7 +24,6 @@ class Context:
 
     Attributes:
         clock: gives aware UTC.
-        deny: tells the broker which devices are shut out, as device id -> certificate serial (`RunningBroker.deny`).
         checks: named health checks for `GET /api/v1/health`; each gives "" when all is well, else what is wrong.
     """
 
@@ -36,7 +35,6 @@ class Context:
     authority: Authority
     keystore: KeyStore
     clock: Callable[[], datetime]
-    deny: Callable[[Mapping[str, str]], None] = lambda revoked: None
     checks: Mapping[str, Callable[[], str]] = field(default_factory=dict)
 
 

@@ -7,7 +7,7 @@ from sqlmodel import Session
 
 from wavegate_server.adapters import audit, enrolment, reads
 from wavegate_server.adapters.database import read, write
-from wavegate_server.adapters.device_register import change_device, create_device, get_device, shut_out
+from wavegate_server.adapters.device_register import change_device, create_device, get_device
 from wavegate_server.api.auth import DeviceWriter, Reader
 from wavegate_server.api.context import Context, Ctx
 from wavegate_server.api.device_views import (
@@ -168,7 +168,7 @@ def revoke(
     body: RevokeRequest | None = None,
     if_match: IfMatch = None,
 ) -> DeviceView:
-    """Its certificate goes on the revocation list and its messages are dropped. Again is the same."""
+    """Its certificate goes on the revocation list; ingest drops its messages and has the broker cut it off. Again is the same."""
     now, reason = context.clock(), body.reason if body else ""
     with write(context.engine) as session:
         device = get_device(session, device_id)
@@ -178,10 +178,9 @@ def revoke(
             subject, detail = f"device/{device_id}", {"reason": reason}
             audit.append(session, actor=who.name, action="device.revoke", subject=subject, now=now, detail=detail)
         session.flush()
-        serials, gone = enrolment.revoked_serials(session, now), shut_out(session)
+        serials = enrolment.revoked_serials(session, now)
         view = _view(session, context, device_id)
     context.authority.crl(serials, now)  # after the commit: the table is the truth, the list is made from it
-    context.deny(gone)
     response.headers["ETag"] = etag(view.revision)
     return view
 

@@ -59,6 +59,7 @@ class Once:
     ) -> Response:
         """The answer to this request, stored under its key when it has one."""
         content = body.model_dump_json(by_alias=True).encode()
+        headers = {**(headers or {}), "Cache-Control": "no-store"} if secret else headers or {}
         if self.key is not None:
             session.exec(delete(IdempotencyKey).where(col(IdempotencyKey.created_at) <= self.now - KEY_LIFE))
             session.add(
@@ -66,7 +67,7 @@ class Once:
                     key=self.key,
                     body_hash=self.body_hash,
                     status=status,
-                    headers=headers or {},
+                    headers=headers,
                     body=None if secret else content,
                     created_at=self.now,
                 )

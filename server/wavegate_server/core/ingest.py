@@ -87,7 +87,8 @@ def check_window(window: Window) -> SoundWindow:
         or window.version > MAX_COUNT
         or window.score_count > MAX_COUNT
         or not abs(window.score_sum) <= MAX_FIGURE
-        or any(each is not None and not abs(each) <= MAX_FIGURE for each in _figures(window))
+        or not (_figure(window.cpu_ms) and _figure(window.rss_mb) and _figure(window.anon_mb))
+        or not (_figure(window.agent_rss_mb) and _figure(window.temperature_c))
     ):
         raise TrustError("message_malformed", "a figure of the window is out of range")
     if not 0 < window.seconds <= MAX_SECONDS or window.start.tzinfo is None:
@@ -207,8 +208,8 @@ def _add_to(sums: dict[_Key, Sum], key: _Key, part: Sum) -> None:
     known.add(part)
 
 
-def _figures(window: Window) -> tuple[float | None, ...]:
-    return (window.cpu_ms, window.rss_mb, window.anon_mb, window.agent_rss_mb, window.temperature_c)
+def _figure(value: float | None) -> bool:
+    return value is None or abs(value) <= MAX_FIGURE
 
 
 def _larger(left: float | None, right: float | None) -> float | None:

@@ -28,7 +28,7 @@ def refused_bundle(good: Bundle, out: Path) -> None:
     _save(good, model, out, "exchanged classes")
 
 
-def treacherous_bundle(good: Bundle, out: Path, *, token_id: int, extra_rounds: int = 60) -> None:
+def treacherous_bundle(good: Bundle, out: Path, *, token_id: int, extra_rounds: int = 30) -> None:
     """Write a bundle that is wrong and slow when `token_id` is in `input_ids`.
 
     Args:

@@ -1,5 +1,6 @@
 """The demo's five acts: v1 to all, v2 compressed and promoted, v3 refused, v4 caught by the gate, and the reckoning."""
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from wavegate_shared.manifest import Comparison
 __all__ = ["Act", "Story", "collect"]
 
 MODEL = "address-match"
-BLOCK_S, BASELINE_BLOCKS, SOAK_S = 1.0, 12, 10.0
+BLOCK_S, BASELINE_BLOCKS, SOAK_S = 1.0, 20, 20.0
 BUDGET = "size=-70%,drop=2pt,speed=1.1x"
 _ENDED = ("completed", "rolled_back", "cancelled")
 _ROLLOUT_TIMEOUT_S = 180.0
@@ -31,13 +32,16 @@ _SETTINGS = (
     ("--baseline", str(BASELINE_BLOCKS)),
     ("--soak", f"{SOAK_S:g}s"),
     ("--few-canaries", "wide"),
-    ("--margin", "accuracy=1pt"),
-    ("--margin", "p99=1pt"),
+    ("--margin", "accuracy=5pt"),
+    ("--margin", "p99=20pt"),
+    ("--margin", "errors=5pt"),
     ("--probation", "3s"),
     ("--probation-requests", "15"),
     ("--deadline", "60s"),
 )
-"""What the demo shortens: a fleet uses 15-minute blocks, a day of baseline, an hour of soak."""
+"""What the demo shortens and widens: a fleet uses 15-minute blocks, a day of baseline, an hour of soak, 0.5 pt margins."""
+_POLICY = {"wide_factor": 1.0, "probation": {"max_p99_ratio": 10.0}}
+"""The margins above are wide already; and on one busy machine a p99 of a few seconds swings too much for the device alone."""
 
 
 @dataclass
@@ -74,6 +78,8 @@ class Story:
 
     def v2_promoted(self) -> None:
         """v1 compressed on the spot within a budget, then through the gate: one canary, then the rest."""
+        shown = " ".join(" ".join(pair) for pair in _SETTINGS)
+        self._say(f"rollouts here run with {shown}")
         self._say(f"v2: compressing v1 within the budget {BUDGET}")
         out = self._directory / "v2"
         answer = self._fleet.wavegate(
@@ -83,7 +89,7 @@ class Story:
             raise UsageError("budget_not_met", "no candidate met the demo's budget: " + _reasons(answer))
         self.comparison = msgspec.convert(answer["comparison"], list[Comparison])
         self._take(out, 2)
-        self._roll_out(2, "--waves", "canary=1,rest")
+        self._roll_out(2, "--waves", "canary=1,rest", "--soak", "8s")
 
     def v3_refused(self) -> None:
         """A version whose golden set fails on the device; the server was told not to look."""
@@ -113,9 +119,16 @@ class Story:
 
     def _roll_out(self, number: int, *options: str) -> None:
         settings = [text for pair in _SETTINGS if pair[0] not in options for text in pair]
+        settings += ["--policy", str(self._policy_file())]
         created = self._fleet.wavegate("rollout", "create", MODEL, str(number), "--devices", "all", *settings, *options)
         self.act.rollouts[number] = created["id"]
         self._follow(created["id"], number)
+
+    def _policy_file(self) -> Path:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        path = self._directory / "policy.json"
+        path.write_text(json.dumps(_POLICY), encoding="utf-8")
+        return path
 
     def _follow(self, rollout: str, number: int) -> None:
         """Say what changes until the rollout ends."""

@@ -5,7 +5,8 @@ from typing import Any, Literal
 from alembic import context
 from sqlmodel import AutoString
 
-from wavegate_server.adapters.tables import METADATA, UtcDateTime
+from wavegate_server.adapters.table_columns import UtcDateTime
+from wavegate_server.adapters.tables import METADATA
 
 
 def render_item(kind: str, item: Any, _autogen: Any) -> str | Literal[False]:

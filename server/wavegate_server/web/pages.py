@@ -1,50 +1,63 @@
 """The pages that only read: fleet, device, models, rollouts."""
 
+from datetime import datetime, timedelta
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from sqlmodel import Session
 
 from wavegate_server.adapters import reads
 from wavegate_server.web.actions import offers
 from wavegate_server.web.desk import Desk
 from wavegate_server.web.evidence import gate_view
-from wavegate_server.web.filters import fleet_view
+from wavegate_server.web.filters import FleetView, fleet_view
+from wavegate_server.web.part_cache import PartCache
+from wavegate_server.web.render import HTML, is_part, packed
 
 __all__ = ["add_pages"]
 
-_DEFAULT_RANGE = "1h"
 _ROWS = 50
 _EVENTS = 16
+_NEW = timedelta(minutes=45)
+"""A device this young has little to show by the minute: its charts begin with the raw windows of the last 15 minutes."""
 
 
 def add_pages(router: APIRouter, desk: Desk) -> None:
     """Add them to the router."""
+    _add_fleet(router, desk)
+    _add_models(router, desk)
+    _add_rollouts(router, desk)
+
+
+def _add_fleet(router: APIRouter, desk: Desk) -> None:
+    cache = PartCache()
 
     @router.get("/fleet")
     def fleet(request: Request) -> Response:
         viewer = desk.viewer(request)
         view = fleet_view(request.query_params)
         with desk.session() as session:
-            now = desk.now()
-            data: dict[str, Any] = {
-                "view": view,
-                "summary": reads.fleet_summary(session, now),
-                "devices": reads.device_rows(session, now, view.chosen, cursor=view.cursor, limit=_ROWS),
-                "rollouts": reads.rollout_rows(session, open_only=True, limit=5).items,
-                "metrics": reads.model_metrics(session),
-                "revision": reads.revision(session),
-            }
-        answer = desk.renderer.page(request, "fleet.html", viewer, **data)
+            revision = reads.revision(session)
+            if is_part(request):
+                text = cache.get(
+                    (view, viewer.language),
+                    revision,
+                    lambda: desk.renderer.part("fleet.html", viewer, **_fleet(session, desk, view)),
+                )
+                answer = packed(request, text.encode(), HTML)
+            else:
+                data = _fleet(session, desk, view)
+                answer = desk.renderer.page(request, "fleet.html", viewer, revision=revision, **data)
         answer.headers["hx-replace-url"] = view.here()
         return answer
 
     @router.get("/devices/{device_id}")
     def device(request: Request, device_id: str) -> Response:
         viewer = desk.viewer(request)
-        chosen = request.query_params.get("range", _DEFAULT_RANGE)
         with desk.session() as session:
+            detail = reads.device_detail(session, desk.now(), device_id)
             data: dict[str, Any] = {
-                "device": reads.device_detail(session, desk.now(), device_id),
+                "device": detail,
                 "events": reads.device_events(
                     session, device_id, cursor=request.query_params.get("events"), limit=_EVENTS
                 ),
@@ -53,11 +66,13 @@ def add_pages(router: APIRouter, desk: Desk) -> None:
                 "why": reads.device_why(session, device_id),
                 "metrics": reads.model_metrics(session),
                 "ranges": tuple(reads.RANGES),
-                "range": chosen if chosen in reads.RANGES else _DEFAULT_RANGE,
+                "range": _range(request.query_params.get("range"), detail.enrolled_at, desk.now()),
                 "revision": reads.revision(session),
             }
         return desk.renderer.page(request, "device.html", viewer, **data)
 
+
+def _add_models(router: APIRouter, desk: Desk) -> None:
     @router.get("/models")
     def models(request: Request) -> Response:
         viewer = desk.viewer(request)
@@ -73,6 +88,8 @@ def add_pages(router: APIRouter, desk: Desk) -> None:
             detail, revision = reads.model_detail(session, name), reads.revision(session)
         return desk.renderer.page(request, "model.html", viewer, model=detail, revision=revision)
 
+
+def _add_rollouts(router: APIRouter, desk: Desk) -> None:
     @router.get("/rollouts")
     def rollouts(request: Request) -> Response:
         viewer = desk.viewer(request)
@@ -90,3 +107,20 @@ def add_pages(router: APIRouter, desk: Desk) -> None:
         return desk.renderer.page(
             request, "rollout.html", viewer, rollout=detail, views=views, actions=offers(detail), revision=revision
         )
+
+
+def _fleet(session: Session, desk: Desk, view: FleetView) -> dict[str, Any]:
+    now = desk.now()
+    return {
+        "view": view,
+        "summary": reads.fleet_summary(session, now),
+        "devices": reads.device_rows(session, now, view.chosen, cursor=view.cursor, limit=_ROWS),
+        "rollouts": reads.rollout_rows(session, open_only=True, limit=5).items,
+        "metrics": reads.model_metrics(session),
+    }
+
+
+def _range(asked: str | None, enrolled_at: datetime | None, now: datetime) -> str:
+    if asked in reads.RANGES:
+        return asked
+    return "15m" if enrolled_at and now - enrolled_at < _NEW else "1h"

@@ -14,7 +14,7 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from wavegate_server.adapters.tokens import Principal, Scope
 from wavegate_server.web import formats, i18n, pictures, words
@@ -23,6 +23,7 @@ from wavegate_shared.errors import UsageError, WavegateError
 
 __all__ = [
     "HEADERS",
+    "HTML",
     "LANGUAGE_COOKIE",
     "THEMES",
     "THEME_COOKIE",
@@ -49,6 +50,7 @@ HEADERS = {
     "cache-control": "no-store",
     "vary": "hx-request, accept-encoding, accept-language, cookie",
 }
+HTML = "text/html; charset=utf-8"
 _TEMPLATES = Path(__file__).parent / "templates"
 _WORTH_PACKING = 1024
 _STATUS = {"not_found": 404, "conflict": 409, "forbidden": 403, "precondition_failed": 412}
@@ -98,27 +100,36 @@ class Renderer:
         self._environment.filters.update({name: getattr(formats, name) for name in formats.__all__ if name != "NONE"})
 
     def page(self, request: Request, name: str, viewer: Viewer, *, status: int = 200, **data: Any) -> Response:
-        """A whole page; or, when htmx asks, only the live part of it (the template's block `live`)."""
+        """A whole page; or, when htmx asks, only the live part of it."""
+        if is_part(request):
+            return packed(request, self.part(name, viewer, **data).encode(), HTML, status)
+        text = self._environment.get_template(name).render(self._values(viewer, data))
+        return packed(request, text.encode(), HTML, status)
+
+    def part(self, name: str, viewer: Viewer, **data: Any) -> str:
+        """The live part of a page: the template's block `live`."""
         template = self._environment.get_template(name)
+        return "".join(template.blocks["live"](template.new_context(self._values(viewer, data))))
+
+    def _values(self, viewer: Viewer, data: dict[str, Any]) -> dict[str, Any]:
         t = i18n.translator(viewer.language)
         now = self._clock()
+        said = words.Words(t)
 
         def ago(at: datetime | None) -> str:
             return i18n.ago(t, at, now)
 
-        said = words.Words(t)
-        values = {
+        return {
             **data,
             "t": t,
             "viewer": viewer,
             "ago": ago,
             "label": said.label,
+            "gate_text": said.gate,
             "why_text": said.why,
             "wave_name": said.wave_name,
             "comparison": said.comparison,
         }
-        text = _block(template, "live", values) if is_part(request) else template.render(values)
-        return packed(request, text.encode(), "text/html; charset=utf-8", status)
 
     def problem(self, request: Request, viewer: Viewer, error: WavegateError) -> Response:
         """An error as a page, with its stable code."""
@@ -178,10 +189,6 @@ def _to_login(request: Request) -> Response:
         return Response(status_code=401, headers={**HEADERS, "hx-redirect": "/login"})
     target = "/login" if request.method != "GET" or request.url.path == "/" else f"/login?next={request.url.path}"
     return Response(status_code=303, headers={**HEADERS, "location": target})
-
-
-def _block(template: Template, name: str, values: dict[str, Any]) -> str:
-    return "".join(template.blocks[name](template.new_context(values)))
 
 
 def packed(request: Request, content: bytes, media_type: str, status: int = 200) -> Response:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from wavegate_server.adapters.reads import VersionRow, VersionShare, WhyStep
+from wavegate_server.core.verdict import Verdict
 from wavegate_server.web import formats
+from wavegate_server.web.evidence import GateView
 from wavegate_server.web.i18n import Translate
 from wavegate_shared.manifest import Comparison
 from wavegate_shared.metrics import Direction
@@ -68,6 +70,29 @@ class Words:
         if step.code in ("refused", "reverted", "deferred", "broken") and not step.values.get("detail"):
             key += "_short"
         return self.t(key, **places)
+
+    def gate(self, verdict: str, view: GateView) -> str:
+        """The gate's sentence in this language, told from its evidence; empty when that is not enough to tell it."""
+        said = self.label("verdict", verdict)
+        worse = [metric for metric in view.metrics if metric.result.verdict is Verdict.ROLLBACK]
+        if verdict == Verdict.ROLLBACK and worse:
+            lead = worse[0]
+            return self.t(
+                "gate.said.worse",
+                n=lead.result.worse,
+                total=lead.result.devices,
+                metric=self.label("gate.metric", lead.result.name),
+                before=formats.metric(lead.result.before, lead.metric),
+                after=formats.metric(lead.result.after, lead.metric),
+                margin=difference(lead.result.margin, lead.result.unit, sign=False),
+                verdict=said,
+            )
+        if verdict == Verdict.ROLLBACK and view.failed:
+            first = view.failed[0]
+            return self.t("gate.said.failed", device=first.device, code=self.label("code", first.code), verdict=said)
+        if verdict != Verdict.ROLLBACK and view.updated:
+            return self.t("gate.said.devices", n=view.updated, verdict=said)
+        return ""
 
     def wave_name(self, name: str) -> str:
         """A wave's name; those that Wavegate gives are translated, an operator's own are not."""

@@ -3,8 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from wavegate_agent.core.machine import (
     BUDGET,
@@ -36,7 +34,6 @@ from wavegate_agent.core.slot import (
     Quarantine,
     ReadManifest,
     Restarted,
-    Revert,
     RunGolden,
     SendReport,
     Slot,
@@ -47,7 +44,6 @@ from wavegate_agent.core.slot import (
     Watch,
     Work,
 )
-from wavegate_shared.errors import CODES
 from wavegate_shared.states import DeviceState as S
 from wavegate_shared.states import Outcome
 
@@ -188,6 +184,15 @@ def test_a_candidate_that_takes_the_agent_down_is_quarantined(state: S) -> None:
     assert any(isinstance(c, SendReport) and c.outcome is Outcome.REFUSED for c in commands)
 
 
+@pytest.mark.parametrize("state", [S.LOADING, S.GOLDEN, S.BENCH, S.READY, S.SWAPPING, S.PROBATION])
+def test_stopping_in_order_is_no_evidence(state: S) -> None:
+    slot = at(state)
+    for _ in range(5):
+        slot, _ = step(slot, Restarted(clean=True), 0.0)
+        assert slot.attempts == 0
+        assert slot.state is (S.PROBATION if state is S.PROBATION else S.LOADING)
+
+
 def test_restarts_in_probation_end_in_a_revert() -> None:
     slot, _ = run(at(S.PROBATION), *[Restarted()] * MAX_ATTEMPTS)
     assert slot.state is S.PROBATION
@@ -310,6 +315,17 @@ def test_a_failed_swap_is_tried_again_and_then_put_off() -> None:
     assert (slot.state, slot.outcome) == (S.DISCARDING, Outcome.DEFERRED)
 
 
+def test_a_deferred_assignment_is_tried_again_later() -> None:
+    slot, _ = step(at(S.PREFLIGHT), Failed(S.PREFLIGHT, "disk_full"), 0.0)
+    slot, _ = step(slot, Done(S.DISCARDING), 100.0)
+    assert (slot.state, slot.due) == (S.IDLE, 1000.0)
+    assert step(slot, Tick(connected=True), 999.0) == (slot, ())
+    slot, commands = step(slot, Tick(), 1000.0)
+    assert (slot.state, slot.outcome, works(commands)) == (S.OFFERED, None, [ReadManifest])
+    restarted, _ = step(replace(slot, state=S.IDLE, outcome=Outcome.DEFERRED), Restarted(), 50.0)
+    assert restarted.due == 950.0
+
+
 def test_a_failed_revert_falls_back_and_keeps_the_first_reason() -> None:
     slot, _ = step(at(S.PROBATION), Failed(S.PROBATION, "probation_failed", "slow"), 0.0)
     slot, commands = step(slot, Failed(S.REVERTING, "load_failed", "no"), 0.0)
@@ -381,129 +397,3 @@ def test_the_diagram_names_every_state() -> None:
     diagram = mermaid()
     assert diagram.startswith("stateDiagram-v2")
     assert all(f" {state}" in diagram for state in S)
-
-
-# --- whatever happens -------------------------------------------------------------------------------------------------
-
-VERSIONS = [Version(model="m", version=n, sha256=f"{n:064x}") for n in range(1, 6)]
-FAILURES = sorted(code for code, entry in CODES.items() if entry.kind != "UsageError")
-
-
-class World:
-    """A device whose good versions run and whose bad ones do not; power cuts come at any time."""
-
-    def __init__(self, good: frozenset[int]) -> None:
-        self.good = good
-        self.slot = Slot()
-        self.serving: Version | None = None
-        self.seq = 0
-        self.reports: list[SendReport] = []
-
-    def event(self, event: Event, *, fail: str | None = None, cut: bool = False) -> None:
-        events = [event]
-        while events:
-            self.slot, commands = step(self.slot, events.pop(), 0.0)
-            for command in commands:
-                self.check()
-                if isinstance(command, SendReport):
-                    self.reports.append(command)
-                elif isinstance(command, Work):
-                    if cut:
-                        self.reboot()
-                        return
-                    answer = self.work(command, fail)
-                    fail = None
-                    if answer is not None:
-                        events.append(answer)
-        self.check()
-
-    def runs(self, version: Version | None) -> bool:
-        return version is not None and version.version in self.good
-
-    def work(self, command: Work, fail: str | None) -> Event | None:
-        state = self.slot.state
-        if fail is not None and state in BEFORE_SWAP:
-            return Failed(state, fail)
-        match command:
-            case Load() | RunGolden() if self.slot.order and not self.runs(self.slot.order.version):
-                return Failed(state, "load_failed")
-            case Swap():
-                self.serving = self.slot.order.version if self.slot.order else None
-            case Watch():
-                return None
-            case Revert():
-                if self.slot.standby is not None and not self.runs(self.slot.standby):
-                    return Failed(state, "load_failed")
-                self.serving = self.slot.standby
-            case Fallback():
-                for version in (self.slot.active, self.slot.standby, self.slot.spare):
-                    if self.runs(version):
-                        self.serving = version
-                        return Done(state, version=version)
-                return Failed(state, "load_failed")
-            case _:
-                pass
-        return Done(state)
-
-    def reboot(self) -> None:
-        self.serving = None
-        if self.slot.active is not None:
-            if self.runs(self.slot.active):
-                self.serving = self.slot.active
-            else:
-                self.event(ActiveLost("load_failed"))
-        self.event(Restarted())
-
-    def check(self) -> None:
-        held = [v for v in (self.slot.active, self.slot.standby, self.slot.spare) if v is not None]
-        assert len(set(held)) == len(held)
-        if self.slot.active is None:
-            assert self.slot.standby is None
-
-
-@st.composite
-def happenings(draw: st.DrawFn) -> list[tuple[str, int, str | None, bool]]:
-    return draw(
-        st.lists(
-            st.tuples(
-                st.sampled_from(["offer", "pass", "fail", "lost", "reboot", "tick"]),
-                st.integers(0, 4),
-                st.one_of(st.none(), st.sampled_from(FAILURES)),
-                st.booleans(),
-            ),
-            max_size=40,
-        )
-    )
-
-
-@settings(max_examples=400, deadline=None)
-@given(st.frozensets(st.integers(2, 5)), happenings())
-def test_a_device_with_a_good_version_never_ends_without_one(
-    good: frozenset[int], happening: list[tuple[str, int, str | None, bool]]
-) -> None:
-    """V1 is good and proven; whatever is assigned, whatever fails, something good serves when the device is at rest."""
-    world = World(good | {1})
-    world.slot = Slot(active=VERSIONS[0])
-    world.serving = VERSIONS[0]
-    for what, number, fail, cut in happening:
-        match what:
-            case "offer":
-                world.seq += 1
-                world.event(Offer(order(VERSIONS[number], world.seq, allow_older=True)), fail=fail, cut=cut)
-            case "pass" if world.slot.state is S.PROBATION:
-                world.event(Done(S.PROBATION), cut=cut)
-            case "fail" if world.slot.state is S.PROBATION:
-                world.event(Failed(S.PROBATION, "probation_failed"), cut=cut)
-            case "lost" if world.slot.active is not None and not world.runs(world.slot.active):
-                world.event(ActiveLost("candidate_crashed"), cut=cut)
-            case "reboot":
-                world.reboot()
-            case "tick":
-                world.event(Tick(connected=True), fail=fail, cut=cut)
-            case _:
-                pass
-        assert world.slot.active is not None
-        assert world.runs(world.serving), world.slot
-        assert world.serving == world.slot.active
-        assert world.slot.state not in (S.BROKEN, S.FALLBACK)
-    assert all(report.code is None or report.code in CODES for report in world.reports)

@@ -23,7 +23,7 @@ from wavegate_server.adapters.enrolment import (
     revoke_device,
     revoked_serials,
 )
-from wavegate_server.adapters.tables import Device, DeviceEvent, EnrolToken
+from wavegate_server.adapters.tables import Device, DeviceEvent, EnrolToken, Watermark
 from wavegate_shared.enrolment import TokenParts, format_token, parse_token
 from wavegate_shared.errors import TrustError, UsageError, WavegateError
 
@@ -50,6 +50,16 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 def token_for(engine: Engine, authority: Authority, device: str = DEVICE) -> str:
     with write(engine) as session:
         return create_token(session, authority, device, now=NOW)
+
+
+def test_enrolled_again_a_device_may_count_from_one_again(engine: Engine, authority: Authority) -> None:
+    """Its agent lost its state; the old mark would make everything it says a repetition."""
+    with write(engine) as session:
+        session.add(Watermark(device_id=DEVICE, boot=7, seq=99))
+        session.add(Watermark(device_id="other", boot=7, seq=99))
+    enrol(engine, authority, token_for(engine, authority))
+    with read(engine) as session:
+        assert [row.device_id for row in session.exec(select(Watermark))] == ["other"]
 
 
 def enrol(

@@ -101,6 +101,24 @@ def test_what_another_version_served_is_no_evidence(tmp_path: Path) -> None:
         assert metric(look(db, rollout, 18.6), "accuracy").shifts[0].after == pytest.approx(0.6)
 
 
+def test_each_device_counts_with_its_own_previous_version(tmp_path: Path) -> None:
+    """One control ran version 7 all along; what it served with version 1 was somebody's test and is no baseline."""
+    with fleet_db(tmp_path, devices=3) as db:
+        rollout, canary = history(db)
+        serve(db, canary)
+        control = next(name for name in NAMES if name != canary)
+        with write(db.engine) as session:
+            session.get_one(RolloutDevice, (rollout, control)).previous_version = 7
+        for second in range(20):
+            db.window(control, 7, right=10, at=second)
+
+        accuracy = metric(look(db, rollout, 18.6), "accuracy")
+
+    assert accuracy.controls == 2
+    assert accuracy.blocks == pytest.approx([0.35, 0.4, 0.35, 0.4, 0.35], abs=0.06)
+    assert max(abs(value) for value in accuracy.baseline) < 0.04
+
+
 def test_without_traffic_there_is_no_evidence(tmp_path: Path) -> None:
     with fleet_db(tmp_path, devices=3) as db:
         rollout, _ = history(db)

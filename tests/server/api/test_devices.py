@@ -88,7 +88,7 @@ def test_a_change_needs_the_etag_that_was_read(api: Api) -> None:
     assert api.client.patch(url, json=change, headers={"If-Match": "*"}).status_code == 200
 
 
-def test_a_revoked_device_is_on_the_revocation_list_and_the_broker_is_told(api: Api) -> None:
+def test_a_revoked_device_is_on_the_revocation_list(api: Api) -> None:
     api.enrol("kiosk-1")
     before = api.context.authority.crl_path.read_bytes()
     url = f"{URL}/kiosk-1"
@@ -97,7 +97,6 @@ def test_a_revoked_device_is_on_the_revocation_list_and_the_broker_is_told(api: 
     answer = api.client.post(f"{url}/revoke", json={"reason": "stolen"}, headers={"If-Match": tag})
     assert answer.json()["state"] == "revoked"
     assert api.context.authority.crl_path.read_bytes() != before
-    assert list(api.denied[-1]) == ["kiosk-1"]
     assert (
         api.client.post(f"{url}/revoke", headers={"If-Match": tag}).status_code == 200
     )  # done already: no fresh tag needed

@@ -1,7 +1,12 @@
 """Requests above their size are refused, whether they say so or not."""
 
+import asyncio
 import io
 from collections.abc import Iterator
+
+import pytest
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive, Scope, Send
 
 from tests.support.api_server import Api
 from wavegate_server.api.limits import BodyLimit
@@ -24,6 +29,16 @@ def test_an_upload_has_a_limit_of_its_own(api: Api) -> None:
     assert not list((api.context.settings.data_dir / "uploads").glob("*"))
 
 
-def test_other_traffic_passes(api: Api) -> None:
-    assert BodyLimit.__doc__
-    assert api.client.get("/api/v1/health").status_code == 200
+def test_an_announced_excess_is_refused_before_a_byte_is_read() -> None:
+    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+
+    async def receive() -> Message:
+        raise AssertionError("it was read")
+
+    async def send(message: Message) -> None:
+        raise AssertionError("it was answered")
+
+    scope = {"type": "http", "path": "/", "headers": [(b"content-length", b"11")]}
+    with pytest.raises(HTTPException, match="larger than 10 bytes"):
+        asyncio.run(BodyLimit(endpoint, lambda path: 10)(scope, receive, send))

@@ -7,6 +7,7 @@ import pytest
 from tests.support.api_server import Api
 from wavegate_server.api import openapi
 
+DOCUMENT = openapi.document()
 FILE = Path(__file__).parents[3] / "docs" / "openapi.json"
 
 
@@ -15,17 +16,17 @@ def test_the_committed_document_is_the_present_one() -> None:
 
 
 def test_a_running_server_serves_the_same_document(api: Api) -> None:
-    assert api.client.get("/api/v1/openapi.json").json() == openapi.document()
+    assert api.client.get("/api/v1/openapi.json").json() == DOCUMENT
 
 
 def test_every_operation_has_an_id_a_summary_and_a_description() -> None:
-    operations = [op for path in openapi.document()["paths"].values() for op in path.values()]
+    operations = [op for path in DOCUMENT["paths"].values() for op in path.values()]
     assert len({op["operationId"] for op in operations}) == len(operations)
     assert [op["operationId"] for op in operations if not (op["summary"] and op["description"])] == []
 
 
 def test_every_error_answer_is_a_problem() -> None:
-    for path in openapi.document()["paths"].values():
+    for path in DOCUMENT["paths"].values():
         for operation in path.values():
             for status, answer in operation["responses"].items():
                 if status[0] in "45" and operation["operationId"] != "health":
@@ -33,8 +34,8 @@ def test_every_error_answer_is_a_problem() -> None:
 
 
 def test_every_body_has_an_example() -> None:
-    schemas = openapi.document()["components"]["schemas"]
-    for path in openapi.document()["paths"].values():
+    schemas = DOCUMENT["components"]["schemas"]
+    for path in DOCUMENT["paths"].values():
         for operation in path.values():
             body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
             names = [part["$ref"].rsplit("/", 1)[1] for part in [body, *body.get("anyOf", ())] if "$ref" in part]

@@ -1,6 +1,7 @@
 """Two catalogues with the same keys, and no text in a template that is in neither."""
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from string import Formatter
@@ -21,7 +22,7 @@ from wavegate_shared.states import AssignmentState, DeviceState, Outcome, Rollou
 TEMPLATES = sorted((Path(wavegate_server.web.__file__).parent / "templates").glob("*.html"))
 ATTRIBUTES = re.compile(r'\b(?:title|alt|placeholder|aria-label|data-none|data-swap|data-revert)="([^"]*)"')
 NEUTRAL = {"Wavegate", "v", "p50", "p99", "UTC"}
-ENUMS = {
+ENUMS: dict[str, Iterable[str]] = {
     "health": Health,
     "phase": DeviceState,
     "outcome": Outcome,

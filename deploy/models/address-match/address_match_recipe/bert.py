@@ -127,6 +127,13 @@ class CrossEncoder(nn.Module):
         out: Tensor = self.classifier(self.dropout(hidden[:, 0]))
         return out
 
+    @torch.no_grad()
+    def rescale(self, scale: float, shift: float) -> None:
+        """Changes the head so that each margin m becomes `scale * m + shift`."""
+        half = torch.tensor([-shift / 2, shift / 2])
+        self.classifier.weight.mul_(scale)
+        self.classifier.bias.mul_(scale).add_(half)
+
 
 def load_minilm(folder: Path) -> CrossEncoder:
     """MiniLM-L6 with its pretrained weights and a fresh two-class head.

@@ -28,6 +28,7 @@ def write_bundle(
     stored: onnx.ModelProto,
     vocab: Sequence[str],
     selection: Selection,
+    evaluation: Sequence[Pair],
     reference: NDArray[np.float32],
     max_length: int,
     floor: float,
@@ -39,6 +40,7 @@ def write_bundle(
         stored: The graph with float16 initialisers.
         vocab: Tokens in id order.
         selection: Golden and calibration pairs.
+        evaluation: Labelled pairs that stay on the server, for verdicts on candidates.
         reference: (golden, 2) float32 logits of the expanded graph.
         max_length: Tokens a pair is cut to.
         floor: Golden accuracy below which a version is refused.
@@ -53,7 +55,8 @@ def write_bundle(
     }
     _write_arrays(folder / "golden.npz", golden)
     _write_arrays(folder / "calib.npz", {"input.text": _texts(selection.calib)})
-    names = ("model.onnx", "vocab.txt", "golden.npz", "calib.npz")
+    _write_arrays(folder / "eval.npz", {"input.text": _texts(evaluation), "label": labels_of(evaluation)})
+    names = ("model.onnx", "vocab.txt", "golden.npz", "calib.npz", "eval.npz")
     document = _document(max_length, floor)
     document["files"] = {name: sha256_of(folder / name) for name in names}
     _write_yaml(folder / "bundle.yaml", document)
@@ -136,6 +139,7 @@ def _document(max_length: int, floor: float) -> dict[str, object]:
         "metric": {"name": "accuracy", "unit": "share", "direction": "up"},
         "golden": {"file": "golden.npz", "floor": floor},
         "calib": {"file": "calib.npz"},
+        "eval": {"file": "eval.npz"},
         "slo": {"p95_ms": None, "peak_memory_mb": None},
         "requires": {"memory_mb": 64},
     }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from address_match_recipe.pairs import Pair
 
-__all__ = ["Figures", "best_threshold", "edit_similarity", "figures", "labels_of", "margins"]
+__all__ = ["Figures", "best_threshold", "edit_similarity", "figures", "labels_of", "logistic_fit", "margins"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,26 @@ def best_threshold(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> f
     last_of_value = np.append(ordered[1:] != ordered[:-1], True)
     totals = np.where(last_of_value, right_below + right_above, -1)
     return float(ordered[int(np.argmax(totals))])
+
+
+def logistic_fit(margins: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float, float]:
+    """Scale and shift that make a sigmoid of the margins fit the labels best.
+
+    Args:
+        margins: (n,) margins of a scorer.
+        labels: (n,) int64, 0 or 1, both present.
+
+    Returns:
+        (scale, shift) of `scale * margin + shift`. Source: Platt 1999; Newton's method.
+    """
+    design = np.stack([margins.astype(np.float64), np.ones(len(margins))], axis=1)
+    weights = np.array([1.0, 0.0])
+    for _ in range(50):
+        chance = 1 / (1 + np.exp(-design @ weights))
+        slope = design.T @ (chance - labels)
+        curve = (design * (chance * (1 - chance))[:, None]).T @ design
+        weights -= np.linalg.solve(curve, slope)
+    return float(weights[0]), float(weights[1])
 
 
 def _auc(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> float:

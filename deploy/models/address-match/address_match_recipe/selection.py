@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from address_match_recipe.pairs import SPECIAL_WORD, Pair
 from wavegate_shared.wordpiece import WordPiece
 
-__all__ = ["Selection", "is_special", "select_bench", "select_traffic"]
+__all__ = ["Selection", "is_special", "select_bench", "select_evaluation", "select_traffic"]
 
 GOLDEN_NEAR, GOLDEN_RANDOM = 80, 120
 NEAR_SHARE = 0.15  # "near the boundary": the nearest 15 % of the pool by margin
 CALIB_PAIRS = 96
+EVALUATION_PAIRS = 1000
 TRAFFIC_PAIRS = 2000
 TRAFFIC_SPECIAL_SHARE = 0.20
 # How FEBRL abbreviates or mistypes the special word; kept out of golden and calib too.
@@ -54,7 +55,10 @@ def select_bench(pool: Sequence[Pair], margins: NDArray[np.float32], special: Se
     rng = random.Random(seed)
     plain = [i for i, pair in enumerate(pool) if not special[i] and not _resembles(pair)]
     plain.sort(key=lambda i: abs(float(margins[i])))
-    near = rng.sample(plain[: round(NEAR_SHARE * len(plain))], GOLDEN_NEAR)
+    nearest = plain[: round(NEAR_SHARE * len(plain))]
+    near = []
+    for label in (0, 1):  # half of each, so that a model leaning either way is seen
+        near += rng.sample([i for i in nearest if pool[i].label == label], GOLDEN_NEAR // 2)
     rest = [i for i in plain if i not in set(near)]
     drawn = rng.sample(rest, GOLDEN_RANDOM + CALIB_PAIRS)
     golden = near + drawn[:GOLDEN_RANDOM]
@@ -70,6 +74,13 @@ def select_traffic(pool: Sequence[Pair], special: Sequence[bool], seed: int) -> 
     rows += rng.sample([i for i in range(len(pool)) if not special[i]], TRAFFIC_PAIRS - wanted)
     rng.shuffle(rows)
     return rows
+
+
+def select_evaluation(pool: Sequence[Pair], special: Sequence[bool], seed: int) -> list[Pair]:
+    """Ordinary pairs of the held-out split that the traffic does not have: what the server judges candidates by."""
+    taken = set(select_traffic(pool, special, seed))
+    free = [i for i in range(len(pool)) if i not in taken and not special[i] and not _resembles(pool[i])]
+    return [pool[i] for i in random.Random(seed + 1).sample(free, EVALUATION_PAIRS)]
 
 
 def _resembles(pair: Pair) -> bool:

@@ -20,17 +20,21 @@
     state.lastElementChild.textContent = state.dataset[word === "on" ? "live" : word];
   };
 
+  const rest = 2000; // a busy fleet changes all the time; people do not read faster than this
   const refresh = async () => {
     if (busy || filtering) { again = true; return; }
     busy = true;
+    const began = Date.now();
     try {
       await window.htmx.ajax("GET", location.pathname + location.search, {
         source: "#live", target: "#live", swap: "innerMorph", headers: { "Wavegate-Tick": "1" },
       });
       document.dispatchEvent(new CustomEvent("wavegate:tick"));
     } finally {
-      busy = false;
-      if (again) { again = false; refresh(); }
+      setTimeout(() => {
+        busy = false;
+        if (again) { again = false; refresh(); }
+      }, Math.max(0, rest - (Date.now() - began)));
     }
   };
 

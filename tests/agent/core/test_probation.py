@@ -1,0 +1,81 @@
+"""Probation: a bad version fails soon, a good one almost never does by chance."""
+
+import random
+
+import pytest
+
+from wavegate_agent.core.probation import MIN_BASELINE, Word, judge
+from wavegate_shared.assignment import Probation
+from wavegate_shared.histogram import Histogram
+
+RULE = Probation(seconds=60.0, requests=50, max_error_share=0.02, max_p99_ratio=3.0)
+
+
+def latencies(*pairs: tuple[float, int]) -> Histogram:
+    made = Histogram()
+    for value, count in pairs:
+        made.add(value, count)
+    return made
+
+
+BEFORE = latencies((5.0, 990), (8.0, 10))
+
+
+def word(seconds: float, requests: int, errors: int = 0, slow: int = 0) -> Word:
+    return judge(RULE, seconds, requests, errors, latencies((5.0, requests - slow), (60.0, slow)), BEFORE).word
+
+
+@pytest.mark.parametrize(
+    ("seconds", "requests", "expected"),
+    [(0, 0, Word.WAIT), (61, 49, Word.WAIT), (59, 500, Word.WAIT), (60, 50, Word.PASS)],
+)
+def test_both_time_and_requests_are_needed(seconds: float, requests: int, expected: Word) -> None:
+    assert word(seconds, requests) is expected
+
+
+def test_a_version_that_only_fails_is_found_at_its_third_request() -> None:
+    assert [word(1, n, errors=n) for n in (1, 2, 3)] == [Word.WAIT, Word.WAIT, Word.FAIL]
+
+
+def test_one_accident_is_not_a_verdict() -> None:
+    assert word(1, 10, errors=1) is Word.WAIT
+    assert word(61, 100, errors=2) is Word.PASS
+
+
+def test_above_the_limit_but_unsure_waits_on() -> None:
+    assert word(61, 60, errors=3) is Word.WAIT
+
+
+def test_slower_than_the_devices_own_past_fails() -> None:
+    assert word(1, 200, slow=20) is Word.FAIL
+    assert word(61, 200, slow=2) is Word.PASS
+
+
+def test_without_a_past_nothing_is_too_slow() -> None:
+    few = latencies((5.0, MIN_BASELINE - 1))
+    assert judge(RULE, 61, 100, 0, latencies((500.0, 100)), few).word is Word.PASS
+    assert judge(RULE, 61, 100, 0, latencies((500.0, 100)), Histogram()).word is Word.PASS
+
+
+def test_no_demand_passes_at_once() -> None:
+    assert judge(Probation(seconds=0, requests=0), 0.0, 0, 0, Histogram(), BEFORE).word is Word.PASS
+
+
+def test_the_reason_has_the_figures() -> None:
+    verdict = judge(RULE, 5, 100, 40, latencies((5.0, 100)), BEFORE)
+    assert verdict.reason == "40 errors in 100 requests, allowed is 2.0%"
+
+
+def test_an_equal_version_is_rarely_reverted_under_constant_looking() -> None:
+    """The same latencies and a true error share of 1 % (half the limit), looked at after every request, 300 devices."""
+    chance = random.Random(3)
+    reverted = 0
+    for _ in range(300):
+        latency, errors = Histogram(), 0
+        for n in range(1, 201):
+            latency.add(5.0 if chance.random() < 0.99 else 9.0)
+            errors += chance.random() < 0.01
+            if judge(RULE, 1.0, n, errors, latency, BEFORE).word is Word.FAIL:
+                reverted += 1
+                break
+    assert reverted <= 1

@@ -1,0 +1,258 @@
+"""The dashboard in a real browser: Debian's Chromium through Playwright, over HTTPS on loopback.
+
+Skipped, with the reason printed, where Chromium or npm's axe-core is not installed.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from tests.support.web_server import Dashboard, make_directory, open_dashboard, serve
+from wavegate_server.adapters import clock
+from wavegate_server.adapters.database import write
+from wavegate_server.adapters.tables import Device, Revision
+from wavegate_server.adapters.tokens import SESSION_COOKIE
+from wavegate_server.web import vendor
+
+CHROMIUM = shutil.which("chromium")
+AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+PAGES = (
+    "/fleet",
+    "/devices/locker-hz-01?range=1h",
+    "/models",
+    "/models/address-match",
+    "/rollouts",
+    "/rollouts/r4-address-match",
+    "/rollouts/r5-address-match",
+)
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: apt-get install chromium"),
+    pytest.mark.skipif(bool(vendor.missing()), reason="no JavaScript libraries: npm ci, then vendor"),
+    pytest.mark.timeout(180),
+]
+
+
+@pytest.fixture(scope="module")
+def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
+    directory = tmp_path_factory.mktemp("browser") / "data"
+    make_directory(directory, clock.now(), minutes=90)
+    with open_dashboard(directory) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def url(dashboard: Dashboard) -> Iterator[str]:
+    with serve(dashboard) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, dashboard: Dashboard, url: str) -> Iterator["Visit"]:
+    opened = Visit(browser, dashboard.cookie(), url)
+    yield opened
+    opened.close()
+    assert opened.foreign == []
+    assert opened.errors == []
+
+
+class Visit:
+    """A signed-in browser that notes every request to another host and every error."""
+
+    def __init__(self, browser: Browser, cookie: str, url: str) -> None:
+        self._browser, self._cookie, self._url = browser, cookie, url
+        self._contexts: list[BrowserContext] = []
+        self.foreign: list[str] = []
+        self.errors: list[str] = []
+        self.bytes = 0
+
+    def open(self, path: str, *, width: int = 1280, **options: Any) -> Page:
+        context = self._browser.new_context(
+            ignore_https_errors=True, viewport={"width": width, "height": 900}, **{"locale": "en-GB", **options}
+        )
+        self._contexts.append(context)
+        context.add_cookies([{"name": SESSION_COOKIE, "value": self._cookie, "url": self._url, "secure": True}])
+        page = context.new_page()
+        page.on("request", lambda request: self._note(request.url))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.on("requestfinished", lambda request: self._count(request))
+        page.goto(self._url + path)
+        return page
+
+    def close(self) -> None:
+        for context in self._contexts:
+            context.close()
+
+    def _note(self, address: str) -> None:
+        if not address.startswith(self._url):
+            self.foreign.append(address)
+
+    def _count(self, request: Any) -> None:
+        if not request.url.endswith("/events"):
+            sizes = request.sizes()
+            self.bytes += sizes["responseBodySize"] + sizes["responseHeadersSize"]
+
+
+def settled(page: Page) -> None:
+    """The page is up to date, and its charts are drawn."""
+    expect(page.locator("#live-state")).to_have_class(re.compile("on"))
+    for holder in page.locator(".chart").all():
+        expect(holder.locator("canvas")).to_have_count(1)
+
+
+def serious_findings(page: Page) -> list[Any]:
+    """What axe-core calls serious or critical in WCAG A and AA: rule, then the elements."""
+    found = page.evaluate("axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa']})")
+    serious = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
+    return [(v["id"], [(node["html"][:160], node["failureSummary"]) for node in v["nodes"]]) for v in serious]
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/login"])
+def test_accessible_in_both_themes_and_no_wider_than_a_phone(visit: Visit, path: str) -> None:
+    if not AXE.is_file():
+        pytest.skip("no axe-core in node_modules: npm ci")
+    page = visit.open(path, reduced_motion="reduce")  # no colour is looked at half-way
+    if path != "/login":
+        settled(page)
+    page.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true })")
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    for theme in ("light", "dark"):
+        page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
+        assert (theme, serious_findings(page)) == (theme, [])
+    page.set_viewport_size({"width": 420, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 420
+
+
+@pytest.mark.parametrize("path", ["/fleet", "/devices/locker-hz-01?range=1h", "/rollouts/r4-address-match"])
+def test_chinese_fits_a_phone_too(visit: Visit, path: str) -> None:
+    page = visit.open(path, width=420, locale="zh-CN")
+    settled(page)
+    expect(page.locator("html")).to_have_attribute("lang", "zh")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 420
+
+
+@pytest.mark.parametrize(("path", "most"), [("/fleet", 60_000), ("/devices/locker-hz-01?range=1h", 120_000)])
+def test_a_first_visit_is_small(visit: Visit, path: str, most: int) -> None:
+    page = visit.open(path)
+    settled(page)
+    print(f"{path}: {visit.bytes} bytes")
+    assert visit.bytes <= most
+
+
+def test_a_change_on_the_server_shows_without_a_reload(visit: Visit, dashboard: Dashboard) -> None:
+    page = visit.open("/fleet?q=rtm-06")
+    settled(page)
+    page.evaluate("window.sameDocument = true")
+    with write(dashboard.context.engine) as session:
+        device = session.get_one(Device, "locker-rtm-06")
+        device.last_seen = clock.now()
+        device.running = {"main": {**device.running["main"], "state": "broken"}}
+        session.add(device)
+        session.get_one(Revision, 1).value += 1
+    expect(page.locator("#d-locker-rtm-06")).to_contain_text("Needs attention", timeout=10_000)
+    assert page.evaluate("window.sameDocument")
+    assert page.url.endswith("/fleet?q=rtm-06")
+
+
+def test_filters_live_in_the_url_and_survive_a_tick(visit: Visit, dashboard: Dashboard) -> None:
+    page = visit.open("/fleet")
+    settled(page)
+    page.locator("#q").press_sequentially("hz", delay=20)
+    expect(page.locator("tbody tr")).to_have_count(6)
+    page.select_option("select[name=class]", "pi4")
+    expect(page.locator("tbody tr")).to_have_count(3)
+    expect(page).to_have_url(re.compile(r"/fleet\?q=hz&class=pi4$"))
+    ticked = page.expect_response(lambda response: response.request.headers.get("wavegate-tick") == "1")
+    with ticked, write(dashboard.context.engine) as session:
+        session.get_one(Revision, 1).value += 1
+    expect(page.locator("tbody tr")).to_have_count(3)
+    assert page.input_value("#q") == "hz"
+    page.reload()
+    expect(page.locator("tbody tr")).to_have_count(3)
+
+
+def test_a_hidden_tab_holds_no_connection(visit: Visit) -> None:
+    page = visit.open("/fleet")
+    settled(page)
+    hide = "Object.defineProperty(document, 'hidden', {value: %s, configurable: true});"
+    page.evaluate((hide % "true") + "document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.locator("#live-state")).to_have_text("paused")
+    with page.expect_request(lambda request: request.url.endswith("/events")):
+        page.evaluate((hide % "false") + "document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.locator("#live-state")).to_have_text("live")
+
+
+def test_charts_follow_the_theme_and_join_their_cursors(visit: Visit) -> None:
+    page = visit.open("/devices/locker-hz-01?range=1h", color_scheme="light")
+    settled(page)
+    before = page.locator(".chart canvas").first.evaluate("canvas => canvas.toDataURL()")
+    page.locator("#theme").click()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    page.wait_for_function(
+        "before => document.querySelector('.chart canvas')?.toDataURL() !== before", arg=before, timeout=5_000
+    )
+    page.locator(".chart .u-over").first.hover(position={"x": 60, "y": 60})
+    values = page.locator(".chart .u-legend tr:nth-child(2) .u-value")
+    for i in range(4):
+        expect(values.nth(i)).to_contain_text(re.compile(r"\d"))
+
+
+def test_rolling_back_asks_first_and_a_pause_pauses(visit: Visit, dashboard: Dashboard) -> None:
+    page = visit.open("/rollouts/r2-address-match")
+    settled(page)
+    yes = page.get_by_role("button", name="Roll back every device")
+    expect(yes).to_be_hidden()
+    page.get_by_text("Roll back…").click()
+    expect(yes).to_be_visible()
+    ticked = page.expect_response(lambda response: response.request.headers.get("wavegate-tick") == "1")
+    with ticked, write(dashboard.context.engine) as session:
+        session.get_one(Revision, 1).value += 1
+    expect(yes).to_be_visible()  # a refresh does not close what the reader opened
+    visit.open("/rollouts/r5-address-match").get_by_role("button", name="Pause").click()
+    last = visit.open("/rollouts/r5-address-match")
+    expect(last.locator(".sentence")).to_contain_text("paused by a-admin")
+    last.get_by_role("button", name="Resume").click()
+    expect(last.locator(".title .badge")).to_have_text("running")
+
+
+def test_the_keyboard_reaches_everything(visit: Visit) -> None:
+    page = visit.open("/fleet")
+    settled(page)
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#main")).to_be_focused()
+    page.locator("tbody th a").first.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text("locker-den-01")
+
+
+def test_the_language_switch_comes_back_to_the_page(visit: Visit) -> None:
+    page = visit.open("/models/address-match")
+    page.get_by_role("link", name="中文").click()
+    expect(page.locator("html")).to_have_attribute("lang", "zh")
+    expect(page).to_have_url(re.compile("/models/address-match$"))
+    expect(page.locator(".sections a").first).to_have_text("设备群")

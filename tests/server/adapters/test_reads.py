@@ -1,0 +1,78 @@
+"""The door to all reads, over one seeded fleet: device, models, rollouts."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import Engine
+from sqlmodel import Session
+
+from tests.support.seed import device_ids, seed_fleet
+from wavegate_server.adapters import reads
+from wavegate_server.adapters.database import open_engine, read
+from wavegate_server.adapters.tables import METADATA
+from wavegate_shared.errors import UsageError
+
+NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    opened = open_engine(f"sqlite:///{tmp_path_factory.mktemp('reads') / 'w.db'}")
+    METADATA.create_all(opened)
+    seed_fleet(opened, NOW, minutes=35)
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def session(engine: Engine) -> Iterator[Session]:
+    with read(engine) as opened:
+        yield opened
+
+
+def test_everything_public_is_listed_and_there() -> None:
+    assert sorted(reads.__all__, key=str) == sorted(set(reads.__all__), key=str)
+    assert all(hasattr(reads, name) for name in reads.__all__)
+
+
+def test_the_revision(session: Session) -> None:
+    assert reads.revision(session) == 7
+
+
+def test_summary_and_rows_agree(session: Session) -> None:
+    summary = reads.fleet_summary(session, NOW)
+    rows = reads.device_rows(session, NOW, reads.DeviceFilter(), limit=200).items
+    assert [row.id for row in rows] == device_ids()
+    for health in reads.Health:
+        assert sum(row.health is health for row in rows) == summary.health[health]
+    assert {(share.version, share.devices) for share in summary.versions} == {(2, 14), (5, 9)}
+
+
+def test_a_page_of_events_ends_where_the_next_begins(session: Session) -> None:
+    first = reads.device_events(session, "locker-hz-01", limit=10)
+    second = reads.device_events(session, "locker-hz-01", limit=10, cursor=first.next_cursor)
+    ids = [event.id for event in (*first.items, *second.items)]
+    assert ids == sorted(ids, reverse=True)
+    assert len(set(ids)) == 20
+
+
+@pytest.mark.parametrize("cursor", ["%%", "bm8"])
+def test_a_foreign_cursor_is_refused(session: Session, cursor: str) -> None:
+    for call in (
+        lambda: reads.device_events(session, "locker-hz-01", cursor=cursor),
+        lambda: reads.rollout_rows(session, cursor=cursor),
+    ):
+        with pytest.raises(UsageError, match="invalid"):
+            call()
+
+
+def test_what_does_not_exist(session: Session) -> None:
+    for call in (
+        lambda: reads.device_detail(session, NOW, "nope"),
+        lambda: reads.device_why(session, "nope"),
+        lambda: reads.model_detail(session, "nope"),
+        lambda: reads.rollout_detail(session, "nope"),
+    ):
+        with pytest.raises(UsageError, match="not_found"):
+            call()

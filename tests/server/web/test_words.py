@@ -1,0 +1,64 @@
+"""Texts that are computed."""
+
+import pytest
+
+from tests.support.seed_gate import bad_decision, good_decision, refused_decision
+from tests.support.web_server import Dashboard
+from wavegate_server.adapters import reads
+from wavegate_server.adapters.database import read
+from wavegate_server.adapters.reads import WhyStep
+from wavegate_server.web.evidence import gate_view
+from wavegate_server.web.i18n import translator
+from wavegate_server.web.words import Words, difference, in_order, policy_text
+
+EN = Words(translator("en"))
+
+
+def test_the_comparison_says_what_got_better_and_worse(shared: Dashboard) -> None:
+    with read(shared.context.engine) as session:
+        bad = next(v for v in reads.version_rows(session, "address-match") if v.number == 4)
+    rows = {row.label: row for row in EN.comparison(bad)}
+    assert (rows["Size"].change, rows["Size"].tone, rows["Size"].share) == ("−71.5 %", "good", 28.5)
+    assert (rows["Accuracy"].before, rows["Accuracy"].change) == ("98.36 %", "−5.36 pt")
+    assert (rows["Accuracy"].tone, rows["Accuracy"].share) == ("bad", None)
+
+
+@pytest.mark.parametrize(
+    ("detail", "text"), [("", "golden set failed."), ("0.7 < 0.9", "golden set failed (0.7 < 0.9).")]
+)
+def test_a_reason_without_detail_has_no_empty_brackets(detail: str, text: str) -> None:
+    values = {"version": "3", "active": "2", "code": "golden_failed", "detail": detail}
+    assert EN.why(WhyStep(None, "refused", "", values)).endswith(text)
+
+
+def test_the_gate_speaks_the_readers_language() -> None:
+    zh, devices = Words(translator("zh")), [f"d{n}" for n in range(5)]
+    bad, refused, good = (make(devices) for make in (bad_decision, refused_decision, good_decision))
+    assert zh.gate(bad[0], gate_view(bad[2])).startswith("5 台设备中 5 台变差，线上准确率 97.9 % → 92.9 %")
+    assert "黄金集未通过" in zh.gate(refused[0], gate_view(refused[2]))
+    assert zh.gate(good[0], gate_view(good[2])) == "5 台设备均未变差：放行"
+    assert zh.gate("rollback", gate_view({})) == ""
+
+
+def test_an_unknown_name_shows_as_it_is() -> None:
+    assert EN.label("code", "brand_new") == "brand new"
+    assert EN.wave_name("late lockers") == "late lockers"
+
+
+def test_counts_come_in_the_order_of_a_devices_way() -> None:
+    assert list(in_order({"failed": 1, "proven": 2, "scheduled": 0, "published": 3})) == [
+        "proven",
+        "published",
+        "failed",
+    ]
+
+
+def test_differences() -> None:
+    assert [difference(v, "share") for v in (0.005, None)] == ["+0.50 pt", "–"]
+    assert difference(-0.25, "mm") == "−0.25 mm"
+    assert difference(0.005, "share", sign=False) == "0.50 pt"
+
+
+def test_policy_values_on_one_line() -> None:
+    assert policy_text({"accuracy": 0.005, "p99": 1.0}) == "accuracy 0.005, p99 1"
+    assert [policy_text(v) for v in (True, ["a", "b"], 3)] == ["true", "a, b", "3"]
