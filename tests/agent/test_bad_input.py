@@ -2,7 +2,7 @@
 afterwards still goes through.
 """
 
-import os
+import contextlib
 import subprocess
 from datetime import timedelta
 from pathlib import Path
@@ -253,7 +253,7 @@ def test_a_really_full_disk(tmp_path: Path, world: AgentWorld) -> None:
             assert (report.outcome, report.code, report.active_version) == (Outcome.DEFERRED, "disk_full", 1)
             assert running.host.live == 1
             world.wait(lambda: running.state_now == "idle", "idle")
-            (place / "filler").write_bytes(b"x" * (place_free(place) - 8192))
+            fill(place, leave=8192)
             world.assign(2)  # there is not even room to keep it
             world.wait(lambda: [r.code for r in world.reports].count("disk_full") == 2, "the second refusal")
             assert running.host.live == 1
@@ -263,6 +263,10 @@ def test_a_really_full_disk(tmp_path: Path, world: AgentWorld) -> None:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def place_free(place: Path) -> int:
-    facts = os.statvfs(place)
-    return facts.f_bavail * facts.f_frsize
+def fill(place: Path, leave: int) -> None:
+    """Fill the disk but for `leave` bytes, whatever the agent writes in the meantime."""
+    (place / "room").write_bytes(b"x" * leave)
+    with contextlib.suppress(OSError), (place / "filler").open("wb", buffering=0) as filler:
+        while filler.write(b"x" * 4096):
+            pass
+    (place / "room").unlink()

@@ -159,6 +159,7 @@ def test_what_the_server_did_not_store_is_said_again(running: RunningAgent, worl
 
 def test_a_reconnect_does_not_report_twice(running: RunningAgent, world: AgentWorld) -> None:
     running.install(2)
+    world.wait(lambda: running.agent.status()["outbox"] == 0, "an empty outbox")  # what is not stored yet is said again
     count, hellos = len(world.reports), len(world.hellos)
     world.cut()
     world.reconnect()
