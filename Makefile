@@ -45,7 +45,7 @@ $(VENV)/.run: $(PARTS) | $(BIN)/python
 
 $(VENV)/.dev: $(PARTS) | $(BIN)/python
 	@echo "installing what development needs ..."
-	@$(PIP) --editable '.[dev]'
+	@$(PIP) --editable '.[dev,compress]'
 	@touch $@ $(VENV)/.run
 
 # The dashboard's two JavaScript libraries: by the system's npm, or the one a PyPI package brings.

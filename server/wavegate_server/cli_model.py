@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from wavegate_server.cli_client import at, connect
+from wavegate_server.cli_inspect import inspect, make_bundle
 from wavegate_server.cli_output import JsonFlag, figure, lines, megabytes, print_json, table
 from wavegate_shared.errors import UsageError
 
@@ -23,23 +24,47 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.", show_default=False)]
 Number = Annotated[int, typer.Argument(metavar="VERSION", help="The version's number.", min=1, show_default=False)]
 
+app.command()(inspect)
+
 
 @app.command("import")
 def import_bundle(
     context: typer.Context,
     path: Annotated[
         Path,
-        typer.Argument(metavar="PATH", exists=True, help="The bundle: a directory or a zip of it.", show_default=False),
+        typer.Argument(
+            metavar="PATH", exists=True, help="The bundle, a directory or a zip; or an ONNX file.", show_default=False
+        ),
     ],
     unchecked: Annotated[
         bool, typer.Option("--unchecked", help="Import even when the golden set fails here; devices still refuse it.")
     ] = False,
+    inputs: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="For an ONNX file: npz with an array per input.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="For an ONNX file: npy, or npz with `label`.")
+    ] = None,
+    metric: Annotated[
+        str, typer.Option(help="For an ONNX file: what it is judged by; default accuracy or error.")
+    ] = "",
+    name: Annotated[str, typer.Option(help="For an ONNX file: the model's name; default from the file's.")] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="For an ONNX file: where the bundle goes; default FILE-bundle.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a new version of a bundle. The same bundle again gives the version it already is.
+    """Make a new version of a bundle, or a bundle of an ONNX file.
+
+    The same bundle again gives the version it already is. Of an ONNX file with `--inputs` a bundle is made, here and without
+    a server: ready for `wavegate compress` and, after a look, for this command. Without labels it is judged by agreement
+    with the original.
 
     Example: wavegate model import deploy/models/address-match/bundle
     """
+    if path.suffix == ".onnx" or inputs is not None:
+        make_bundle(path, inputs, labels=labels, metric=metric, name=name, out=out, as_json=as_json)
+        return
     with _zipped(path) as archive, connect(context) as client, _progress(archive, quiet=as_json) as file:
         fields = {"unchecked": "true" if unchecked else "false"}
         answer = client.upload("/models/import", archive.name, cast(BinaryIO, file), fields)

@@ -20,7 +20,7 @@ from wavegate_agent.core.oip import Tensor
 from wavegate_agent.core.onnx_scan import scan
 from wavegate_shared.errors import DeviceError, TrustError, UsageError, WavegateError
 from wavegate_shared.manifest import Artifact, Manifest, TensorSpec, decode_manifest
-from wavegate_shared.metrics import SCORERS, at_least_as_good, score
+from wavegate_shared.metrics import SCORERS, at_least_as_good, evaluate
 from wavegate_shared.wire import GoldenResult
 
 __all__ = ["LoadedVersion", "load_version"]
@@ -117,7 +117,7 @@ class LoadedVersion:
         Args:
             rest: pause after each sample as a multiple of its run time (0 when the scheduler holds us back anyway).
         """
-        values: list[float] = []
+        answers: list[list[float]] = []
         furthest = 0.0
         finite = True
         for index in range(self._golden.samples):
@@ -126,19 +126,20 @@ class LoadedVersion:
             finite = finite and all(np.isfinite(array).all() for array in outputs if array.dtype.kind == "f")
             furthest = max(furthest, self._difference(outputs[0], index))
             scored = self._finished(outputs)[self.output_names[0]]
-            flat = scored.reshape(-1).astype(float).tolist()
-            values.append(score(self.manifest.metric, flat, float(self._golden.labels[index])))
+            answers.append(scored.reshape(-1).astype(float).tolist())
             time.sleep(rest * (time.monotonic() - start))
-        return self._judged(values, furthest, finite=finite)
+        return self._judged(answers, furthest, finite=finite)
 
-    def _judged(self, values: list[float], furthest: float, *, finite: bool) -> GoldenResult:
+    def _judged(self, answers: list[list[float]], furthest: float, *, finite: bool) -> GoldenResult:
         limit = self.manifest.golden.limit
-        value = float(np.mean(values)) if finite and values else None
+        labels = self._golden.labels.reshape(len(answers), -1).astype(float).tolist()
+        truth = [label[0] if len(label) == 1 else label for label in labels]
+        value = evaluate(self.manifest.metric, answers, truth) if finite and answers else None
         return GoldenResult(
             passed=value is not None and at_least_as_good(self.manifest.metric, value, limit),
             value=value,
             limit=limit,
-            samples=len(values),
+            samples=len(answers),
             max_difference=furthest if finite and self._golden.reference is not None else None,
         )
 
@@ -254,7 +255,7 @@ def _read_golden(path: Path, manifest: Manifest) -> _GoldenSet:
     inputs = {spec.name: arrays.get(f"input.{spec.name}") for spec in manifest.inputs}
     labels = arrays.get("label")
     missing = [name for name, array in inputs.items() if array is None]
-    if missing or labels is None or labels.ndim != 1 or labels.shape[0] == 0:
+    if missing or labels is None or labels.ndim == 0 or labels.shape[0] == 0:
         raise DeviceError("load_failed", f"golden set: no samples for {missing or 'label'}")
     reference = arrays.get("reference")
     known = {name: _as_text(array) for name, array in inputs.items() if array is not None}

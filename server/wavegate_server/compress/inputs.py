@@ -3,6 +3,7 @@
 The same declared operations run on the device before each inference; both sides use `wavegate_shared.wordpiece`.
 """
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavegate_shared.errors import UsageError
+from wavegate_shared.metrics import Label
 from wavegate_shared.wordpiece import WordPiece
 
-__all__ = ["Feed", "Samples", "load_samples"]
+__all__ = ["Feed", "Samples", "count_samples", "load_samples"]
 
 Feed = dict[str, NDArray[Any]]
 _NUMPY = {"INT64": np.int64, "INT32": np.int32, "FP32": np.float32}
@@ -26,11 +28,22 @@ class Samples:
 
     Attributes:
         feeds: n feeds, each with batch size 1.
-        labels: (n,) float64, or None where the file has none.
+        labels: (n,) or (n, k) float64, or None where the file has none.
     """
 
     feeds: list[Feed]
     labels: NDArray[np.float64] | None
+
+    def rows(self, chosen: Sequence[int]) -> "Samples":
+        """Only the samples at these places, in this order."""
+        labels = None if self.labels is None else self.labels[list(chosen)]
+        return Samples([self.feeds[at] for at in chosen], labels)
+
+    def label_list(self) -> list[Label]:
+        """A label for each sample; 0 where there are none."""
+        if self.labels is None:
+            return [0.0] * len(self.feeds)
+        return [float(label) if label.ndim == 0 else label.reshape(-1).tolist() for label in self.labels]
 
 
 def load_samples(npz: Path, pre: Sequence[Mapping[str, Any]], directory: Path) -> Samples:
@@ -39,20 +52,32 @@ def load_samples(npz: Path, pre: Sequence[Mapping[str, Any]], directory: Path) -
     Raises:
         UsageError: `bundle_invalid`: not an npz, no inputs, unequal lengths, pickled objects.
     """
+    inputs, labels = _read(npz)
+    samples = len(next(iter(inputs.values())))
+    feeds = [{name: array[i : i + 1] for name, array in inputs.items()} for i in range(samples)]
+    for step in pre:
+        feeds = _wordpiece(feeds, step, directory)
+    return Samples(feeds, None if labels is None else labels.astype(np.float64))
+
+
+def count_samples(npz: Path) -> tuple[int, bool]:
+    """Number of samples and whether they have labels. Raises like `load_samples`."""
+    inputs, labels = _read(npz)
+    return len(next(iter(inputs.values()))), labels is not None
+
+
+def _read(npz: Path) -> tuple[dict[str, NDArray[Any]], NDArray[Any] | None]:
     try:
-        with np.load(npz, allow_pickle=False) as archive:
+        with npz.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, KeyError) as error:
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise UsageError("bundle_invalid", f"{npz.name} is not an npz of plain arrays: {error}") from error
     inputs = {name.removeprefix("input."): array for name, array in arrays.items() if name.startswith("input.")}
     labels = arrays.get("label")
     lengths = {len(array) for array in inputs.values()} | ({len(labels)} if labels is not None else set())
     if not inputs or len(lengths) != 1 or lengths == {0}:
         raise UsageError("bundle_invalid", f"{npz.name} needs input.* arrays (and label) of one length above 0")
-    feeds = [{name: array[i : i + 1] for name, array in inputs.items()} for i in range(lengths.pop())]
-    for step in pre:
-        feeds = _wordpiece(feeds, step, directory)
-    return Samples(feeds, None if labels is None else labels.astype(np.float64))
+    return inputs, labels
 
 
 def _wordpiece(feeds: list[Feed], step: Mapping[str, Any], directory: Path) -> list[Feed]:

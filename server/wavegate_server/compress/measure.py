@@ -1,23 +1,16 @@
 """Running the measuring subprocess with limits, from the parent's side. See `probe` for what is measured."""
 
-import json
-import os
-import resource
-import subprocess
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from wavegate_server.compress.children import MEMORY_LIMIT_BYTES, TIMEOUT_S, run_child
 from wavegate_server.core.bundle_spec import BundleSpec
-from wavegate_shared.errors import UsageError
 
-__all__ = ["Latency", "Score", "race", "score_model"]
-
-TIMEOUT_S = 300.0
-MEMORY_LIMIT_BYTES = 4 << 30
+__all__ = ["MEMORY_LIMIT_BYTES", "TIMEOUT_S", "Latency", "Score", "as_score", "probe", "race", "score_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +42,33 @@ class Latency:
     p95_ms: float
     cpu_ms: float
 
+    def scaled(self, factor: float) -> "Latency":
+        """The same figures on a clock that runs `factor` times as fast."""
+        return Latency(self.p50_ms * factor, self.p95_ms * factor, self.cpu_ms * factor)
 
-def score_model(model: Path, samples: Path, spec: BundleSpec, directory: Path) -> Score:
-    """Score `model` on an npz of labelled samples, in a process of its own.
+
+def score_model(
+    model: Path,
+    samples: Path,
+    spec: BundleSpec,
+    directory: Path,
+    *,
+    rows: Sequence[int] | None = None,
+    outputs: Path | None = None,
+    timeout_s: float = TIMEOUT_S,
+) -> Score:
+    """Score `model` on an npz of samples, in a process of its own; `rows` takes some of them, `outputs` keeps the outputs.
 
     Raises:
         UsageError: `bundle_invalid` when it does not load, crashes, hangs, or the samples do not fit.
     """
-    metric = msgspec.to_builtins(spec.metric)
-    job = {"kind": "score", "model": str(model), "samples": str(samples), "metric": metric}
-    answer = _probe({**job, "directory": str(directory), "pre": spec.pre})
+    job = {"kind": "score", "model": str(model), "samples": str(samples), "metric": msgspec.to_builtins(spec.metric)}
+    more = {"rows": None if rows is None else list(rows), "outputs": None if outputs is None else str(outputs)}
+    return as_score(probe({**job, **more, "directory": str(directory), "pre": spec.pre}, timeout_s=timeout_s))
+
+
+def as_score(answer: dict[str, Any]) -> Score:
+    """The probe's answer as a record."""
     return Score(
         value=answer["value"],
         scores=answer["scores"],
@@ -70,41 +80,21 @@ def score_model(model: Path, samples: Path, spec: BundleSpec, directory: Path) -
 
 
 def race(
-    models: dict[str, Path], samples: Path, spec: BundleSpec, directory: Path, *, rounds: int = 12
+    models: dict[str, Path],
+    samples: Path,
+    spec: BundleSpec,
+    directory: Path,
+    *,
+    rounds: int = 12,
+    timeout_s: float = TIMEOUT_S,
 ) -> dict[str, Latency]:
     """Latency of several models on the same inputs, interleaved in one process. Raises like `score_model`."""
     paths = {name: str(path) for name, path in models.items()}
     job = {"kind": "race", "models": paths, "samples": str(samples), "rounds": rounds}
-    answer = _probe({**job, "directory": str(directory), "pre": spec.pre})
+    answer = probe({**job, "directory": str(directory), "pre": spec.pre}, timeout_s=timeout_s)
     return {name: Latency(**answer[name]) for name in models}
 
 
-def _probe(job: dict[str, Any]) -> dict[str, Any]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "wavegate_server.compress.probe"]
-    try:
-        done = subprocess.run(
-            command,
-            input=json.dumps(job),
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            env=environment,
-            preexec_fn=_limit,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise UsageError("bundle_invalid", f"the model did not answer within {TIMEOUT_S:.0f} s") from error
-    lines = done.stdout.strip().splitlines()
-    if not lines:
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1][:300]
-        raise UsageError("bundle_invalid", f"the model's process ended with {done.returncode}: {last}")
-    answer: dict[str, Any] = json.loads(lines[-1])
-    if "error" in answer:
-        raise UsageError("bundle_invalid", answer["detail"])
-    return answer
-
-
-def _limit() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+def probe(job: dict[str, Any], *, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+    """One job of the measuring subprocess. Raises like `score_model`."""
+    return run_child("wavegate_server.compress.probe", job, timeout_s=timeout_s)

@@ -1,40 +1,180 @@
-"""The recipes, and the subprocess that applies one: `python -m wavegate_server.compress.recipes NAME SOURCE TARGET`.
+"""The recipes, as data, and which of them a model family is worth trying with. Pure: `quantise` applies them.
 
-Post-training int8 by ONNX Runtime's quantiser. Dynamic quantisation suits transformers (weights int8, activations scaled
-at run time, 1.9-2.4 x) and slows convolutional nets down, so recipes are tried by model family; a candidate that is slower
-or worse is never chosen silently, whatever the family says.
+The order inside a family is the prior: what was best on real models comes first. A recipe is a guess; only the
+measurement beside the original decides. docs/compression.md has what each gave.
 """
 
-import logging
-import sys
-from pathlib import Path
+from dataclasses import dataclass, field
 
-__all__ = ["RECIPES", "recipes_for"]
+__all__ = ["RECIPES", "Facts", "Planned", "Recipe", "named", "plan"]
 
-RECIPES: dict[str, dict[str, bool]] = {
-    "int8-dynamic-per-channel": {"per_channel": True},
-    "int8-dynamic-per-tensor": {"per_channel": False},
-}
+_DENSE = ("MatMul", "Gemm")
+_CONV = ("Conv", "Gemm")
 
 
-def recipes_for(family: str) -> list[str]:
-    """The recipes worth trying for a model family, best prior first."""
-    return list(RECIPES) if family in ("transformer", "") else list(RECIPES)[:1]
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One way to make a candidate.
+
+    Attributes:
+        name: what the reports call it.
+        method: `dynamic`, `static`, `weights` (int8 storage, float compute), `nbits` (4-bit MatMul) or `float16`.
+        ops: operator types it applies to.
+        families: model families it is tried on, with the reason given to the operator.
+        why: that reason.
+        per_channel: a scale for each output channel; falls back to one a tensor where the quantiser cannot.
+        activations: `uint8` or `int8`, for static recipes.
+        calibration: `minmax`, `entropy` or `percentile`; histograms fall back to `minmax` on variable shapes.
+        faster: whether it can be faster than the original at all; the others are for size.
+    """
+
+    name: str
+    method: str
+    ops: tuple[str, ...]
+    families: frozenset[str]
+    why: str
+    per_channel: bool = True
+    activations: str = "uint8"
+    calibration: str = "minmax"
+    faster: bool = True
 
 
-def _apply(recipe: str, source: Path, target: Path) -> None:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What decides between recipes. `fixed_shapes`: no dynamic dimension but the batch."""
 
-    logging.disable(logging.WARNING)
-    quantize_dynamic(
-        model_input=str(source),
-        model_output=str(target),
-        op_types_to_quantize=["MatMul", "Gemm", "Gather"],
-        weight_type=QuantType.QInt8,
-        extra_options={"MatMulConstBOnly": True},
-        **RECIPES[recipe],
-    )
+    family: str
+    quantised: bool = False
+    fixed_shapes: bool = True
+    operators: frozenset[str] = field(default_factory=frozenset)
 
 
-if __name__ == "__main__":
-    _apply(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A recipe that will or will not be tried, and why."""
+
+    recipe: str
+    why: str
+
+
+_CONVS, _WORDS = frozenset({"cnn", "detector", "recurrent"}), frozenset({"transformer", "mlp", "recurrent"})
+_ALL = _CONVS | _WORDS | {"other"}
+_CLASSIC = frozenset({"cnn"})
+
+RECIPES: tuple[Recipe, ...] = (
+    Recipe(
+        "int8-dynamic-per-channel",
+        "dynamic",
+        (*_DENSE, "Gather", "LSTM"),
+        _WORDS,
+        "weights int8, activations scaled at run time: best first choice for matrix products",
+    ),
+    Recipe(
+        "int8-dynamic-per-tensor",
+        "dynamic",
+        (*_DENSE, "Gather", "LSTM"),
+        _WORDS,
+        "as before with one scale a weight: a little smaller",
+        per_channel=False,
+    ),
+    Recipe(
+        "int8-static-matmul",
+        "static",
+        (*_DENSE, "Gather"),
+        frozenset({"transformer", "mlp"}),
+        "calibrated int8 for weighted products only; attention, norms and softmax stay float",
+    ),
+    Recipe(
+        "int8-static-per-channel",
+        "static",
+        _CONV,
+        _CONVS,
+        "calibrated int8 convolutions, unsigned activations: the fast kernels of x86 and Arm",
+    ),
+    Recipe(
+        "int8-static-whole",
+        "static",
+        (*_CONV, "Add", "Mul", "MaxPool", "AveragePool", "GlobalAveragePool", "Relu", "Clip", "Flatten", "Reshape"),
+        _CLASSIC,
+        "int8 from end to end, so that residual sums need no round trip through float",
+    ),
+    Recipe(
+        "int8-static-per-tensor",
+        "static",
+        _CONV,
+        _CONVS,
+        "one scale a weight: a little smaller, often less accurate on depthwise nets",
+        per_channel=False,
+    ),
+    Recipe(
+        "int8-static-entropy",
+        "static",
+        _CONV,
+        _CLASSIC,
+        "ranges by entropy: helps where single activations stick out",
+        calibration="entropy",
+    ),
+    Recipe(
+        "int8-static-percentile",
+        "static",
+        _CONV,
+        _CLASSIC,
+        "ranges by percentile: helps where single activations stick out",
+        calibration="percentile",
+    ),
+    Recipe(
+        "int8-static-signed",
+        "static",
+        _CONV,
+        frozenset({"cnn", "detector"}),
+        "signed activations: slower on x86, the native form of some accelerators",
+        activations="int8",
+    ),
+    Recipe(
+        "int4-matmul-int8-embedding",
+        "nbits",
+        ("MatMul",),
+        frozenset({"transformer", "mlp"}),
+        "4-bit weights in blocks of 32 and int8 look-ups: the smallest, faster only where memory is the limit",
+    ),
+    Recipe(
+        "int8-weights",
+        "weights",
+        ("Conv", "ConvTranspose", *_DENSE, "Gather"),
+        _ALL,
+        "int8 in the file, expanded at every run: a quarter of the size, hardly any loss, and slower",
+        faster=False,
+    ),
+    Recipe("float16", "float16", (), _ALL, "half the size and no more; CPUs compute it no faster", faster=False),
+)
+
+
+def named(name: str) -> Recipe:
+    """The recipe called `name`. Raises KeyError."""
+    return {recipe.name: recipe for recipe in RECIPES}[name]
+
+
+def plan(facts: Facts) -> tuple[list[Planned], list[Planned]]:
+    """What to try in order, and what not, each with the reason."""
+    tried: list[Planned] = []
+    skipped: list[Planned] = []
+    for recipe in RECIPES:
+        reason = _against(recipe, facts)
+        (skipped if reason else tried).append(Planned(recipe.name, reason or recipe.why))
+    return tried, skipped
+
+
+def _against(recipe: Recipe, facts: Facts) -> str:
+    if facts.quantised:
+        return "already quantised: nothing to do"
+    if facts.family not in recipe.families:
+        if recipe.method == "dynamic" and facts.family in _CONVS:
+            return "dynamic int8 makes convolutions slower, 2 to 7 times on x86"
+        if recipe.method == "static" and facts.family == "transformer":
+            return "static int8 of more than the weighted products ruins transformers"
+        return f"not for the family {facts.family}"
+    if recipe.ops and facts.operators and not facts.operators.intersection(recipe.ops):
+        return f"no {' or '.join(recipe.ops)} in the graph"
+    if recipe.calibration != "minmax" and not facts.fixed_shapes:
+        return "histogram calibration needs inputs of one shape; min-max is as good"
+    return ""

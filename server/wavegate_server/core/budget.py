@@ -5,6 +5,7 @@ Absolute items: `size<=5MB`, `accuracy>=0.97` (or the metric's own name), `p95<=
 A verdict has the measured value and, where there is one, its interval; the metric's items are judged by the bad end of it.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from wavegate_server.core.paired import Drop
 from wavegate_shared.errors import UsageError
 from wavegate_shared.metrics import Direction, Metric
 
-__all__ = ["BudgetItem", "Measured", "Verdict", "judge", "parse_budget"]
+__all__ = ["BudgetItem", "Measured", "Verdict", "allowed_drop", "judge", "parse_budget", "words"]
 
 _ITEM = re.compile(
     r"(?P<name>[a-z_0-9]+)\s*(?P<op><=|>=|=)\s*(?P<sign>[-+]?)(?P<number>[0-9]*\.?[0-9]+)\s*(?P<unit>[a-zA-Z%]*)"
@@ -124,3 +125,37 @@ def _judge(item: BudgetItem, m: Measured) -> Verdict:
         "peak_mb": m.peak_mb,
     }[item.kind]
     return Verdict(item.text, value >= item.limit if item.kind == "speed" else value <= item.limit, value)
+
+
+def allowed_drop(items: Sequence[BudgetItem], metric: Metric, before: float) -> float | None:
+    """The smallest loss of the metric that the items leave room for, in its unit; None when none of them limits it."""
+    limits = []
+    for item in items:
+        if item.kind == "drop":
+            limits.append(item.limit)
+        elif item.kind == "error_change":
+            limits.append(item.limit * (before or 1.0))
+        elif item.kind == "metric":
+            limits.append(before - item.limit if metric.direction is Direction.UP else item.limit - before)
+    return min(limits) if limits else None
+
+
+def words(verdict: Verdict, item: BudgetItem, measured: Measured) -> str:
+    """The verdict as a sentence; where the samples are too few to prove an item, it says so and how many would do."""
+    if verdict.met:
+        return f"{item.text}: met"
+    limit = allowed_drop([item], measured.metric, measured.value_before)
+    if limit is None:
+        return f"{item.text}: not met, measured {verdict.value:.4g}"
+    drop = measured.drop
+    if drop.value > limit:
+        return f"{item.text}: not met, {drop.samples} samples show a loss of {drop.value:.4g}"
+    if limit <= 0:
+        return f"{item.text}: not met, it leaves no room for any loss"
+    spread = max((drop.high - drop.value) ** 2 * drop.samples, 1e-12)
+    wanted = math.ceil(spread / (limit - drop.value) ** 2) if limit > drop.value else None
+    more = f"; about {wanted:,} samples would" if wanted else ""
+    return (
+        f"{item.text}: not enough samples to prove it: {drop.samples} show a loss of {drop.value:.4g}, "
+        f"but cannot rule out {drop.high:.4g}{more}"
+    )

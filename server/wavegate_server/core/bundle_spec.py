@@ -39,7 +39,11 @@ class GoldenFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SampleFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A set of samples that stays on the server: `calib` (unlabelled, for quantisation) or `eval` (labelled, for verdicts)."""
+    """A file that stays on the server.
+
+    `calib`: unlabelled samples, for quantisation; `eval`: labelled samples, for verdicts; `plan`: the precision of each node,
+    written by `wavegate compress`.
+    """
 
     file: str
 
@@ -71,6 +75,7 @@ class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     labels: list[str] = []
     calib: SampleFile | None = None
     eval: SampleFile | None = None
+    plan: SampleFile | None = None
     slo: Slo = Slo()
     requires: Requires = Requires()
     recipe: str = "original"
@@ -129,7 +134,7 @@ def _problem(spec: BundleSpec) -> str:
 
 
 def _server_files(spec: BundleSpec) -> list[str]:
-    return [entry.file for entry in (spec.calib, spec.eval) if entry is not None]
+    return [entry.file for entry in (spec.calib, spec.eval, spec.plan) if entry is not None]
 
 
 def _pre_files(spec: BundleSpec) -> list[str]:

@@ -56,6 +56,8 @@ def paired_drop(metric: Metric, before: Sequence[float], after: Sequence[float],
         return Drop(mean, low, high, n, discordant)
     variance = math.fsum((value - mean) ** 2 for value in losses) / max(n - 1, 1)
     radius = z * math.sqrt(variance / n) if n > 1 else math.inf
+    if metric.unit == "share" and not discordant:
+        radius = 1.0 - (1.0 - level) ** (1.0 / n)  # no change seen: as many as this may still be there
     return Drop(mean, mean - radius, mean + radius, n, discordant)
 
 

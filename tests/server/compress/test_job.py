@@ -9,8 +9,17 @@ from wavegate_server.adapters.bundles import open_bundle
 from wavegate_server.adapters.objects import file_sha256
 from wavegate_server.compress.job import JobResult, run_job
 from wavegate_server.compress.measure import score_model
+from wavegate_server.compress.recipes import named
 from wavegate_server.core.budget import parse_budget
 from wavegate_shared.errors import UsageError
+
+pytestmark = pytest.mark.timeout(240)  # each job starts a dozen processes
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("int8-dynamic-per-channel", "int8-dynamic-per-tensor")
+    monkeypatch.setattr("wavegate_server.compress.recipes.RECIPES", tuple(named(name) for name in names))
 
 
 def compress(directory: Path, budget: str, out: Path) -> JobResult:
@@ -43,13 +52,16 @@ def test_when_nothing_meets_the_budget_nothing_is_written(tmp_path: Path) -> Non
     result = compress(write_pair_bundle(tmp_path / "in"), "size=-99%", tmp_path / "out")
     assert result.chosen is None
     assert not (tmp_path / "out").exists()
-    assert all(candidate.reason == "misses size=-99%" for candidate in result.candidates)
+    assert all(candidate.reason == "misses size=-99%" for candidate in result.candidates[1:])
+    assert result.candidates[0].reason == "the original; misses size=-99%"
+    assert [verdict.met for verdict in result.judged.verdicts] == [False]
 
 
 def test_too_few_samples_to_prove_the_budget_is_no_success(tmp_path: Path) -> None:
-    result = compress(write_pair_bundle(tmp_path / "in"), "drop=0.1pt", tmp_path / "out")
+    result = compress(write_pair_bundle(tmp_path / "in"), "drop=0.1pt,size=-10%", tmp_path / "out")
     assert result.chosen is None
     assert {candidate.measured.drop.value for candidate in result.candidates if candidate.measured} == {0.0}
+    assert "not enough samples to prove it" in result.judged.words[0]
 
 
 def test_a_directory_in_use_is_left_alone(tmp_path: Path) -> None:

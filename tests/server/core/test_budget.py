@@ -2,7 +2,7 @@
 
 import pytest
 
-from wavegate_server.core.budget import Measured, judge, parse_budget
+from wavegate_server.core.budget import Measured, allowed_drop, judge, parse_budget, words
 from wavegate_server.core.paired import Drop
 from wavegate_shared.errors import UsageError
 from wavegate_shared.metrics import Direction, Metric
@@ -73,3 +73,33 @@ def test_what_is_not_understood_is_refused_with_examples(text: str) -> None:
     with pytest.raises(UsageError, match="drop=2pt") as caught:
         parse_budget(text, ACCURACY)
     assert caught.value.code == "invalid"
+
+
+def said(text: str, metric: Metric = ACCURACY, *, drop: Drop | None = None) -> str:
+    subject = measured(metric, drop=drop)
+    items = parse_budget(text, metric)
+    return words(judge(items, subject)[0], items[0], subject)
+
+
+def test_a_verdict_in_words_tells_a_loss_from_too_few_samples() -> None:
+    assert said("drop=2pt") == "drop=2pt: met"
+    assert said("size=-80%") == "size=-80%: not met, measured -0.75"
+    assert "1000 samples show a loss of 0.005" in said("drop=0.3pt")
+    unproven = said("drop=1pt")
+    assert "not enough samples to prove it: 1000 show a loss of 0.005, but cannot rule out 0.012" in unproven
+    assert "about 1,960 samples would" in unproven
+    assert "leaves no room" in said("drop=0pt", drop=Drop(0.0, -0.01, 0.01, 200, 0))
+
+
+@pytest.mark.parametrize(
+    ("text", "metric", "before", "room"),
+    [
+        ("size=-70%", ACCURACY, 0.97, None),
+        ("drop=2pt,accuracy>=0.96", ACCURACY, 0.97, 0.01),
+        ("error=+5%", ERROR, 2.0, 0.1),
+        ("mean_absolute_error<=2.5mm", ERROR, 2.0, 0.5),
+    ],
+)
+def test_how_much_loss_a_budget_leaves_room_for(text: str, metric: Metric, before: float, room: float | None) -> None:
+    found = allowed_drop(parse_budget(text, metric), metric, before)
+    assert found == (room if room is None else pytest.approx(room))

@@ -49,3 +49,8 @@ def test_an_error_that_grew_is_a_positive_drop() -> None:
 def test_unequal_or_empty_scores_are_refused(before: list[float], after: list[float]) -> None:
     with pytest.raises(ValueError, match="length"):
         paired_drop(ACCURACY, before, after)
+
+
+def test_equal_shares_on_few_samples_are_not_certain() -> None:
+    same = [0.5] * 20
+    assert paired_drop(Metric("detection_agreement"), same, same).high == pytest.approx(1 - 0.05 ** (1 / 20))

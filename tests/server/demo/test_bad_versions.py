@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.support.bundles import TELLTALE, VOCAB, write_pair_bundle
+from tests.support.bundles import TELLTALE, VOCAB, relist, rewrite_spec, write_pair_bundle
 from wavegate_server.adapters.bundles import open_bundle
 from wavegate_server.compress.inputs import load_samples
 from wavegate_server.compress.measure import race, score_model
@@ -40,3 +41,19 @@ def test_a_bundle_with_half_float_weights_must_be_expanded_first(tmp_path: Path)
         assert load_samples(good.path("golden.npz"), good.spec.pre, good.directory).feeds
         with pytest.raises(UsageError, match="float32"):
             refused_bundle(good, tmp_path / "bad")
+
+
+def test_a_bad_version_of_a_compressed_one_leaves_its_plan_behind(tmp_path: Path) -> None:
+    good_bundle = write_pair_bundle(tmp_path / "good", stored="float32")
+    (good_bundle / "plan.json").write_text("{}", encoding="utf-8")
+    rewrite_spec(good_bundle, plan={"file": "plan.json"}, files={"plan.json": "", **_files(good_bundle)})
+    relist(good_bundle)
+    with open_bundle(good_bundle) as good:
+        refused_bundle(good, tmp_path / "bad")
+    with open_bundle(tmp_path / "bad") as bad:
+        assert bad.spec.plan is None
+
+
+def _files(directory: Path) -> dict[str, str]:
+    files: dict[str, str] = yaml.safe_load((directory / "bundle.yaml").read_text(encoding="utf-8"))["files"]
+    return files

@@ -1,0 +1,81 @@
+"""What `wavegate model` does with a bare ONNX file, without a server: look at it, make a bundle of it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wavegate_server.cli_output import JsonFlag, lines, megabytes, print_json, table
+from wavegate_shared.errors import UsageError
+
+if TYPE_CHECKING:
+    from wavegate_server.compress.inspect import Inspection
+
+__all__ = ["inspect", "make_bundle"]
+
+
+def inspect(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="The ONNX file.", show_default=False)
+    ],
+    json_flag: JsonFlag = False,
+) -> None:
+    """Say what an ONNX file is: family, opset, parameters, compute, dynamic dimensions, what will be tried and why.
+
+    Weights are not loaded, so large files are quick to look at. No server is needed.
+
+    Example: wavegate model inspect ./model.onnx
+    """
+    from wavegate_server.compress.inspect import as_json, inspect_file  # onnx costs a second: only where a file is read
+
+    found = inspect_file(file)
+    if json_flag:
+        print_json(as_json(found))
+    else:
+        _print(file, found)
+
+
+def make_bundle(
+    file: Path, inputs: Path | None, *, labels: Path | None, metric: str, name: str, out: Path | None, as_json: bool
+) -> None:
+    """Write a bundle of a bare ONNX file and say what was made; the second half of `wavegate model import`."""
+    from wavegate_server.compress import bare
+
+    if inputs is None:
+        raise UsageError("invalid", f"{file.name} alone is not enough: name its inputs with --inputs X.npz")
+    target = out or file.with_name(f"{file.stem}-bundle")
+    made = bare.make_bundle(file, inputs, target, labels=labels, metric=metric, name=name)
+    if as_json:
+        facts = {"metric": made.metric, "value": made.value, "samples": made.samples, "notes": made.notes}
+        print_json({"bundle": str(made.directory), **facts})
+        return
+    sets = ", ".join(f"{count} {each}" for each, count in made.samples.items())
+    lines(f"bundle written to {made.directory}: {made.metric} {made.value:.4g}; samples: {sets}", *made.notes)
+    lines(f"next: wavegate compress {made.directory}, or wavegate model import {made.directory}")
+
+
+def _print(file: Path, found: "Inspection") -> None:
+    kind = "already quantised" if found.quantised else f"{found.family}, {found.head}"
+    compute = "compute not counted" if found.flops is None else f"{found.flops / 1e6:,.1f} MFLOPs an inference"
+    lines(
+        f"{file.name}: {kind}; opset {found.opset}, {found.nodes} nodes",
+        f"{found.parameters:,} parameters, {megabytes(found.weight_bytes)} of weights"
+        + (" in files beside it" if found.external else "")
+        + f"; {compute}",
+    )
+    sizes = ", ".join(f"{name} = {size}" for name, size in found.assumed.items())
+    if sizes:
+        lines(f"dynamic dimensions, and what compute was counted for: {sizes}")
+    lines(*found.notes, "")
+    shown = [(t.name, t.dtype, str(t.shape)) for t in (*found.inputs, *found.outputs)]
+    table(["input or output", "type", "shape"], shown, empty="no inputs")
+    blocks = [
+        (", ".join(b.nodes[:2]) + (" ..." if len(b.nodes) > 2 else ""), f"{b.parameters:,}", megabytes(b.size_bytes),
+         "" if b.macs is None else f"{2 * b.macs / 1e6:,.1f}")
+        for b in found.blocks
+    ]  # fmt: skip
+    table(["block", "parameters#", "size#", "MFLOPs#"], blocks, empty="No weighted nodes.")
+    operators = sorted(found.operators.items(), key=lambda each: -each[1])
+    lines("operators: " + ", ".join(f"{name} {count}" for name, count in operators), "")
+    table(["will be tried", "because"], [(p.recipe, p.why) for p in found.recipes], empty="Nothing will be tried.")
+    table(["will not", "because"], [(p.recipe, p.why) for p in found.skipped], empty="")

@@ -1,0 +1,145 @@
+"""Faults of quantisers that were met on real models; each stays answered. (Those of training are tested with training.)"""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper
+
+from tests.support.graphs import conv_net, model_of, stripes
+from wavegate_server.compress import graphs
+from wavegate_server.compress.children import run_child
+from wavegate_server.compress.inputs import Feed
+from wavegate_server.compress.inspect import inspect_model
+from wavegate_server.compress.quantise import apply
+from wavegate_server.compress.recipes import named
+
+FEEDS: list[Feed] = [{"image": image[None]} for image in stripes(24, 3)[0]]
+
+
+def value(name: str, *shape: int | str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
+
+
+def shape_of(info: onnx.ValueInfoProto) -> list[int]:
+    return [side.dim_value for side in info.type.tensor_type.shape.dim]
+
+
+def prepared(model: onnx.ModelProto, folder: Path) -> Path:
+    onnx.save(model, str(folder / "given.onnx"))
+    job = {
+        "source": str(folder / "given.onnx"),
+        "target": str(folder / "base.onnx"),
+        "stored": "float32",
+        "probe": None,
+    }
+    run_child("wavegate_server.compress.prepare", job)
+    return folder / "base.onnx"
+
+
+def outputs(path: Path, feeds: list[Feed]) -> np.ndarray:
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return np.concatenate([np.asarray(session.run(None, feed)[0]) for feed in feeds])
+
+
+def classes(path: Path) -> list[int]:
+    return [int(each) for each in outputs(path, FEEDS).argmax(axis=1)]
+
+
+def test_per_channel_on_an_old_opset_is_upgraded_first(tmp_path: Path) -> None:
+    base = prepared(conv_net(opset=11), tmp_path)
+    apply(named("int8-static-per-channel"), base, tmp_path / "q.onnx", FEEDS)
+    assert graphs.opset(onnx.load(str(tmp_path / "q.onnx"))) >= graphs.MIN_OPSET
+    onnx.checker.check_model(str(tmp_path / "q.onnx"), full_check=True)
+    assert classes(tmp_path / "q.onnx") == classes(base)
+
+
+def test_stale_shapes_are_stripped(tmp_path: Path) -> None:
+    model = conv_net()
+    model.graph.value_info.append(value("r2", 1, 3, 99, 99))
+    base = prepared(model, tmp_path)
+    assert not [info for info in onnx.load(str(base)).graph.value_info if 99 in shape_of(info)]
+    apply(named("int8-dynamic-per-channel"), base, tmp_path / "q.onnx", [])
+    assert classes(tmp_path / "q.onnx") == classes(base)
+
+
+def test_a_gemm_bias_of_one_row_falls_back_to_one_scale(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    nodes = [
+        helper.make_node("Gemm", ["x", "a", "row"], ["h"], name="first"),
+        helper.make_node("Relu", ["h"], ["r"], name="relu"),
+        helper.make_node("Gemm", ["r", "b", "c"], ["y"], name="last"),
+    ]
+    tensors = {
+        "a": rng.normal(size=(32, 64)).astype(np.float32),
+        "row": rng.normal(size=(1, 64)).astype(np.float32),
+        "b": rng.normal(size=(64, 3)).astype(np.float32),
+        "c": np.zeros(3, np.float32),
+    }
+    model = model_of(nodes, [value("x", 1, 32)], [value("y", 1, 3)], tensors)
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    feeds: list[Feed] = [{"x": rng.normal(size=(1, 32)).astype(np.float32)} for _ in range(16)]
+    made = apply(named("int8-static-matmul"), tmp_path / "m.onnx", tmp_path / "q.onnx", feeds)
+    assert any("one scale a tensor: per-channel failed" in note for note in made["notes"])
+    assert made["plan"] == {"first": "int8", "last": "float32"}
+    wanted, got = outputs(tmp_path / "m.onnx", feeds), outputs(tmp_path / "q.onnx", feeds)
+    assert np.abs(wanted - got).max() < 0.1 * np.abs(wanted).max()
+
+
+def test_histograms_on_variable_shapes_fall_back_to_minmax(tmp_path: Path) -> None:
+    model = conv_net()
+    for side in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        side.dim_param = f"s{side.dim_value}"
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    wide: list[Feed] = [{"image": np.tile(feed["image"], (1, 1, 1, 2))} for feed in FEEDS[:4]]
+    made = apply(named("int8-static-entropy"), tmp_path / "m.onnx", tmp_path / "q.onnx", [*FEEDS[:8], *wide])
+    assert "min-max ranges: entropy needs inputs of one shape" in made["notes"]
+    assert outputs(tmp_path / "q.onnx", wide).shape == (4, 4)
+
+
+def test_dynamic_int8_is_not_tried_on_convolutions() -> None:
+    assert not {p.recipe for p in inspect_model(conv_net()).recipes if "dynamic" in p.recipe}
+
+
+def detector() -> onnx.ModelProto:
+    """Boxes in pixels and scores below one, in one output: what one common scale would kill."""
+    rng = np.random.default_rng(4)
+    shapes = {"trunk": (32, 1, 3, 3), "boxes": (4, 32, 1, 1), "scores": (2, 32, 1, 1)}
+    tensors = {name: rng.normal(size=shape).astype(np.float32) / 6 for name, shape in shapes.items()}
+    tensors["pixels"] = np.array(640.0, np.float32)
+    nodes = [
+        helper.make_node("Conv", ["image", "trunk"], ["t"], name="trunk", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["t"], ["r"], name="relu"),
+        helper.make_node("Conv", ["r", "boxes"], ["b"], name="box_head"),
+        helper.make_node("Mul", ["b", "pixels"], ["px"], name="to_pixels"),
+        helper.make_node("Conv", ["r", "scores"], ["s"], name="score_head"),
+        helper.make_node("Sigmoid", ["s"], ["p"], name="sigmoid"),
+        helper.make_node("Concat", ["px", "p"], ["out"], name="joined", axis=1),
+    ]
+    return model_of(nodes, [value("image", 1, 1, 16, 16)], [value("out", 1, 6, 16, 16)], tensors)
+
+
+def test_the_tail_of_a_detector_stays_float_and_its_scores_alive(tmp_path: Path) -> None:
+    onnx.save(detector(), str(tmp_path / "m.onnx"))
+    recipe = named("int8-static-per-channel")
+    made = apply(recipe, tmp_path / "m.onnx", tmp_path / "q.onnx", FEEDS, float_nodes=["box_head", "score_head"])
+    assert made["plan"] == {"trunk": "int8", "box_head": "float32", "score_head": "float32"}
+    wanted, got = (outputs(tmp_path / name, FEEDS)[:, 4:] for name in ("m.onnx", "q.onnx"))
+    assert np.abs(wanted - got).max() < 0.1
+    assert graphs.output_layer(detector()) == ["box_head", "score_head"]
+    assert not {"Concat", "Sigmoid"} & {
+        op for p in inspect_model(detector(), "detector").recipes for op in named(p.recipe).ops
+    }
+
+
+def test_zeroed_weights_claim_neither_size_nor_another_recipe(tmp_path: Path) -> None:
+    """Half of the weights zero is the same file to ONNX Runtime: no recipe pretends otherwise."""
+    dense, sparse = conv_net(), conv_net()
+    for tensor in sparse.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor).copy()
+        array[np.abs(array) < np.median(np.abs(array))] = 0
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    assert sparse.ByteSize() == dense.ByteSize()
+    assert inspect_model(sparse).flops == inspect_model(dense).flops
+    assert not any("prun" in p.recipe or "spars" in p.recipe for p in inspect_model(sparse).recipes)

@@ -1,0 +1,52 @@
+"""`wavegate model` on a bare ONNX file: no server, no token."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.support.graphs import conv_net, stripes
+from wavegate_server.cli import run
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    onnx.save(conv_net(batch="n"), str(tmp_path / "net.onnx"))
+    return tmp_path / "net.onnx"
+
+
+def test_inspect_says_what_it_is_and_what_will_be_tried(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["model", "inspect", str(model)]) == 0
+    shown = capsys.readouterr().out
+    assert "cnn, classification; opset 17" in shown
+    assert "image[0] = 1" in shown
+    assert "int8-static-per-channel" in shown
+    assert "dynamic int8 makes convolutions slower" in shown
+
+
+def test_inspect_as_json(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["model", "inspect", str(model), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["family"], found["opset"], found["flops"]) == ("cnn", 17, 2 * found["macs"])
+    assert {"parameters", "dynamic", "recipes", "skipped", "blocks", "operators"} <= set(found)
+
+
+def test_what_is_no_model_is_an_error_with_a_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"nothing of the kind")
+    assert run(["model", "inspect", str(tmp_path / "net.onnx"), "--json"]) == 1
+    assert json.loads(capsys.readouterr().err)["code"] == "bundle_invalid"
+
+
+def test_a_bundle_of_a_bare_file(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(model.parent / "x.npz", image=stripes(40, 1)[0])
+    assert run(["model", "import", str(model), "--inputs", str(model.parent / "x.npz"), "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (made["metric"], made["samples"]) == ("agreement", {"golden": 40})
+    assert (Path(made["bundle"]) / "bundle.yaml").is_file()
+
+
+def test_a_bare_file_without_inputs_is_told_what_to_add(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["model", "import", str(model)]) == 1
+    assert "--inputs" in capsys.readouterr().err
