@@ -85,6 +85,7 @@ CODES: dict[str, Code] = {
     "not_ready": Code("DeviceError", True, "no version serves yet, or too many requests wait"),
     # UsageError
     "bundle_invalid": Code("UsageError", False, "the bundle is incomplete, truncated or inconsistent"),
+    "weights_unsafe": Code("UsageError", False, "the weights file is a pickle that would run code when it is read"),
     "not_found": Code("UsageError", False, "no such thing"),
     "conflict": Code("UsageError", False, "the thing is in a state that does not allow this"),
     "invalid": Code("UsageError", False, "the request does not fit its schema"),

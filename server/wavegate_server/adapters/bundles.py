@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from wavegate_server.adapters.objects import file_sha256
-from wavegate_server.core.bundle_spec import BundleSpec, parse_spec
+from wavegate_server.core.bundle_spec import BundleSpec, file_name_problem, parse_spec
 from wavegate_shared.errors import UsageError
 
 __all__ = ["Bundle", "open_bundle", "write_bundle"]
@@ -61,11 +61,19 @@ def open_bundle(path: Path) -> Iterator[Bundle]:
 
 
 def write_bundle(directory: Path, document: dict[str, object], files: dict[str, Path]) -> None:
-    """Write a bundle directory: copies `files` (name -> source), lists their digests, writes `bundle.yaml` last."""
+    """Write a bundle directory: copies `files` (name -> source), lists their digests, writes `bundle.yaml` last.
+
+    Raises:
+        UsageError: `bundle_invalid`: a name that a bundle may not hold; nothing is written then.
+    """
+    for problem in filter(None, map(file_name_problem, files)):
+        raise UsageError("bundle_invalid", problem)
     directory.mkdir(parents=True, exist_ok=True)
     for name, source in files.items():
-        if source.resolve() != (directory / name).resolve():
-            shutil.copyfile(source, directory / name)
+        target = directory / name
+        if source.resolve() != target.resolve():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
     document = {**document, "files": {name: file_sha256(directory / name) for name in sorted(files)}}
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
     (directory / SPEC_FILE).write_text(text, encoding="utf-8")
@@ -89,8 +97,10 @@ def _check(directory: Path) -> Bundle:
 
 def _check_file(directory: Path, name: str, sha256: str) -> None:
     path = directory / name
-    if Path(name).name != name or path.is_symlink() or not path.resolve().is_relative_to(directory.resolve()):
-        raise UsageError("bundle_invalid", f"{name!r}: files lie directly in the bundle, without links")
+    if problem := file_name_problem(name):
+        raise UsageError("bundle_invalid", problem)
+    if path.resolve() != directory.resolve() / name:
+        raise UsageError("bundle_invalid", f"{name!r}: a bundle has no links")
     if not path.is_file():
         raise UsageError("bundle_invalid", f"{name} is listed but not there: the bundle is incomplete")
     if file_sha256(path) != sha256:

@@ -125,6 +125,8 @@ def write_result(bundle: Bundle, result: JobResult, out: Path) -> None:
     document["parent"] = {"sha256": file_sha256(bundle.model_path)}
     document["comparison"] = [msgspec.to_builtins(row) for row in result.comparison]
     document["plan"] = {"file": PLAN_FILE}
+    for only_the_originals in ("source", "train"):
+        document.pop(only_the_originals, None)
     names = set(artifact_roles(spec)) | {entry.file for entry in (spec.calib, spec.eval) if entry}
     files = {name: chosen.path if name == spec.model_file else bundle.path(name) for name in sorted(names)}
     with tempfile.TemporaryDirectory(prefix="wavegate-plan-") as scratch:

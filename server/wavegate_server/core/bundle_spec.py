@@ -23,9 +23,22 @@ from wavegate_shared.manifest import (
 )
 from wavegate_shared.metrics import SCORERS, Metric
 
-__all__ = ["BundleSpec", "GoldenFile", "Parent", "SampleFile", "artifact_roles", "build_manifest", "parse_spec"]
+__all__ = [
+    "SOURCE_FOLDER",
+    "BundleSpec",
+    "GoldenFile",
+    "Parent",
+    "SampleFile",
+    "Source",
+    "artifact_roles",
+    "build_manifest",
+    "file_name_problem",
+    "parse_spec",
+]
 
 _SCHEMA = 1
+SOURCE_FOLDER = "source"
+"""The only folder in a bundle: the torch module's files, which stay on the server."""
 PRE_OPS = {"wordpiece": ("input", "vocab", "max_length", "outputs")}
 """Declared pre-processing operations this release knows, and the options each must have."""
 
@@ -41,11 +54,36 @@ class GoldenFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class SampleFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A file that stays on the server.
 
-    `calib`: unlabelled samples, for quantisation; `eval`: labelled samples, for verdicts; `plan`: the precision of each node,
-    written by `wavegate compress`.
+    `calib`: unlabelled samples, for quantisation; `eval`: labelled samples, for verdicts; `train`: labelled samples, to distil
+    with; `plan`: the precision of each node, written by `wavegate compress`.
     """
 
     file: str
+
+
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The torch module the graph was exported from. It never leaves the server, and results of `wavegate compress` drop it.
+
+    Attributes:
+        factory: `source/<file>.py:<function>`; the function gives an `nn.Module` that takes the graph's inputs in order and
+            returns its outputs in order. It may import other files listed under `source/`.
+        weights: `source/<file>`, a state dict: safetensors, or what `torch.load(weights_only=True)` reads.
+        options: keyword arguments of the function.
+    """
+
+    factory: str
+    weights: str
+    options: dict[str, Any] = {}
+
+    @property
+    def file(self) -> str:
+        """The Python file that holds the function."""
+        return self.factory.rpartition(":")[0]
+
+    @property
+    def function(self) -> str:
+        """The function's name in it."""
+        return self.factory.rpartition(":")[2]
 
 
 class Parent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,7 +113,9 @@ class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     labels: list[str] = []
     calib: SampleFile | None = None
     eval: SampleFile | None = None
+    train: SampleFile | None = None
     plan: SampleFile | None = None
+    source: Source | None = None
     slo: Slo = Slo()
     requires: Requires = Requires()
     recipe: str = "original"
@@ -128,13 +168,40 @@ def _problem(spec: BundleSpec) -> str:
         lacking = [name for name in wanted if name not in step]
         if lacking:
             return f"pre operation {step['op']} lacks {', '.join(lacking)}"
+    if spec.source is not None and (problem := _source_problem(spec.source)):
+        return problem
     named = [spec.model_file, spec.golden.file, *_server_files(spec), *_pre_files(spec)]
+    inside = [name for name in named if "/" in name]
+    if inside:
+        return (
+            f"{', '.join(inside)}: only source and weights lie in {SOURCE_FOLDER}/, other files directly in the bundle"
+        )
+    named += [spec.source.file, spec.source.weights] if spec.source else []
     unlisted = [name for name in named if name not in spec.files]
     return f"files must list the digest of {', '.join(unlisted)}" if unlisted else ""
 
 
+def file_name_problem(name: str) -> str:
+    """What is wrong with a file name in a bundle; "" for a plain name, or one below `source/`."""
+    parts = name.split("/")
+    if "\\" in name or "\0" in name or any(part in ("", ".", "..") for part in parts):
+        return f"{name!r} would leave the bundle"
+    if len(parts) > 1 and parts[0] != SOURCE_FOLDER:
+        return f"{name!r}: files lie directly in the bundle, or in {SOURCE_FOLDER}/"
+    return ""
+
+
+def _source_problem(source: Source) -> str:
+    for field, name in (("factory", source.file), ("weights", source.weights)):
+        if not name.startswith(f"{SOURCE_FOLDER}/") or file_name_problem(name):
+            return f"source.{field} must name a file below {SOURCE_FOLDER}/, not {name!r}"
+    if not source.file.endswith(".py") or not source.function.isidentifier():
+        return f"source.factory must be {SOURCE_FOLDER}/<file>.py:<function>, not {source.factory!r}"
+    return ""
+
+
 def _server_files(spec: BundleSpec) -> list[str]:
-    return [entry.file for entry in (spec.calib, spec.eval, spec.plan) if entry is not None]
+    return [entry.file for entry in (spec.calib, spec.eval, spec.train, spec.plan) if entry is not None]
 
 
 def _pre_files(spec: BundleSpec) -> list[str]:
@@ -142,7 +209,7 @@ def _pre_files(spec: BundleSpec) -> list[str]:
 
 
 def artifact_roles(spec: BundleSpec) -> dict[str, str]:
-    """File name -> role of each file a device needs. The calibration set stays on the server."""
+    """File name -> role of each file a device needs. Sample sets and `source/` stay on the server."""
     roles = {spec.model_file: "model", spec.golden.file: "golden"}
     roles.update(dict.fromkeys(_pre_files(spec), "vocab"))
     return roles

@@ -111,7 +111,7 @@ def _save(good: Bundle, model: onnx.ModelProto, out: Path, recipe: str) -> None:
     spec = good.spec
     onnx.save(model, str(out / spec.model_file))
     document = yaml.safe_load((good.directory / SPEC_FILE).read_text(encoding="utf-8"))
-    document.update(recipe=recipe, comparison=[], parent=None, plan=None)
+    document.update(recipe=recipe, comparison=[], parent=None, plan=None, source=None, train=None)
     names = set(artifact_roles(spec)) | {entry.file for entry in (spec.calib, spec.eval) if entry}
     files = {name: out / name if name == spec.model_file else good.path(name) for name in sorted(names)}
     write_bundle(out, document, files)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.support.bundles import document
-from wavegate_server.core.bundle_spec import artifact_roles, build_manifest, parse_spec
+from wavegate_server.core.bundle_spec import artifact_roles, build_manifest, file_name_problem, parse_spec
 from wavegate_shared.chunks import Chunk
 from wavegate_shared.errors import UsageError
 from wavegate_shared.manifest import Artifact, decode_manifest, encode_manifest
@@ -60,3 +60,48 @@ def test_the_manifest_says_what_the_bundle_and_the_file_say() -> None:
     assert (manifest.requires.opset, manifest.requires.domains) == (17, ["", "com.microsoft"])
     assert manifest.pre[0].op == "wordpiece"
     assert manifest.pre[0].options["vocab"] == "vocab.txt"
+
+
+SOURCE = {"factory": "source/net.py:build", "weights": "source/w.safetensors"}
+SOURCED = {**FILES, "train.npz": "0" * 64, "source/net.py": "0" * 64, "source/w.safetensors": "0" * 64}
+
+
+def test_the_torch_module_and_its_training_set_stay_on_the_server() -> None:
+    spec = parse_spec(fields(source={**SOURCE, "options": {"width": 8}}, train={"file": "train.npz"}, files=SOURCED))
+    assert spec.source is not None
+    assert (spec.source.file, spec.source.function, spec.source.options) == ("source/net.py", "build", {"width": 8})
+    assert set(artifact_roles(spec)) == {"model.onnx", "golden.npz", "vocab.txt"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"source": {**SOURCE, "factory": "net.py:build"}},
+        {"source": {**SOURCE, "factory": "source/../net.py:build"}},
+        {"source": {**SOURCE, "factory": "source/net.py"}},
+        {"source": {**SOURCE, "factory": "source/net.py:1"}},
+        {"source": {**SOURCE, "factory": "os:system"}},
+        {"source": {**SOURCE, "weights": "/etc/passwd"}},
+        {"source": {**SOURCE, "weights": "source//etc/passwd"}},
+        {"source": {**SOURCE, "weights": "source/absent.pt"}},
+        {"source": {**SOURCE, "code": "x"}},
+        {"source": "source/net.py:build"},
+        {"train": {"file": "absent.npz"}},
+        {"train": {"file": "source/net.py"}},
+        {"model_file": "source/net.py"},
+    ],
+)
+def test_a_source_outside_its_folder_or_not_listed_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_spec(fields(**{"files": SOURCED, **changes}))
+    assert caught.value.code == "bundle_invalid"
+
+
+@pytest.mark.parametrize("name", ["", "/a", "../a", "source/../../a", "a/b", "source\\a", "a\0b", "source/", "./a"])
+def test_names_that_would_leave_the_bundle(name: str) -> None:
+    assert file_name_problem(name)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "source/net.py", "source/nets/net.py", "two words.npz"])
+def test_names_that_stay_in_it(name: str) -> None:
+    assert not file_name_problem(name)
