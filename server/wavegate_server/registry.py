@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import Engine, func
 from sqlmodel import Session, col, select
 
-from wavegate_server.adapters import audit
+from wavegate_server.adapters import audit, bundle_keep
 from wavegate_server.adapters.bundles import Bundle, open_bundle
 from wavegate_server.adapters.database import read, write
 from wavegate_server.adapters.objects import Objects, file_sha256
@@ -25,7 +25,7 @@ from wavegate_shared.errors import UsageError
 from wavegate_shared.manifest import Artifact, encode_manifest
 from wavegate_shared.metrics import at_least_as_good
 
-__all__ = ["Progress", "VersionRef", "import_bundle", "publish"]
+__all__ = ["Progress", "Registered", "VersionRef", "import_bundle", "publish"]
 
 Progress = Callable[[str], None]
 
@@ -37,6 +37,10 @@ class VersionRef:
     model: str
     number: int
     created: bool = True
+
+
+Registered = Callable[[Session, VersionRef], None]
+"""Called in the transaction that makes the version, or finds it there: what it writes happens with the import or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +64,30 @@ def import_bundle(
     actor: str,
     now: datetime,
     progress: Progress = lambda _: None,
+    parent: int | None = None,
+    registered: Registered = lambda _session, _ref: None,
 ) -> VersionRef:
     """Make a new version of the bundle at `path`; nothing is registered unless every check passed.
 
     Importing the same bundle again gives the version it already is. With `unchecked` the golden set's limit is not
-    enforced here (the devices still enforce it).
+    enforced here (the devices still enforce it). `parent` names the version it was made from; without it the newest one
+    with the model file that the bundle says it came from.
 
     Raises:
         UsageError: `bundle_invalid`, with what is wrong and what to do.
     """
     with open_bundle(path) as bundle, tempfile.TemporaryDirectory(prefix="wavegate-import-") as scratch:
-        known = _find_same(engine, bundle)
+        known = _find_same(engine, objects, bundle)
         if known is not None:
+            with write(engine) as session:
+                registered(session, known)
             return known
         checked = _check(bundle, Path(scratch), objects, unchecked=unchecked, progress=progress)
         progress("registering")
         with write(engine) as session:
-            return _register(session, bundle, checked, actor=actor, now=now)
+            made = _register(session, bundle, checked, actor=actor, now=now, parent=parent)
+            registered(session, made)
+            return made
 
 
 def publish(engine: Engine, tuf_repo: TufRepo, model: str, number: int, *, actor: str, now: datetime) -> None:
@@ -109,13 +120,20 @@ def _version(session: Session, model: str, number: int) -> Version:
     return found
 
 
-def _find_same(engine: Engine, bundle: Bundle) -> VersionRef | None:
+def _find_same(engine: Engine, objects: Objects, bundle: Bundle) -> VersionRef | None:
     digest = _bundle_digest(bundle)
     with read(engine) as session:
-        for version in session.exec(select(Version).where(Version.model == bundle.spec.model)):
-            if version.info.get("bundle_sha256") == digest:
-                return VersionRef(version.model, version.number, created=False)
-    return None
+        versions = session.exec(select(Version).where(Version.model == bundle.spec.model))
+        same = next((version for version in versions if version.info.get("bundle_sha256") == digest), None)
+    if same is None:
+        return None
+    if not bundle_keep.is_kept(same.info):  # imported by a release that kept the artifacts only
+        kept = bundle_keep.keep(objects, bundle)
+        with write(engine) as session:
+            row = _version(session, same.model, same.number)
+            row.info = {**row.info, **kept}
+            session.add(row)
+    return VersionRef(same.model, same.number, created=False)
 
 
 def _bundle_digest(bundle: Bundle) -> str:
@@ -143,17 +161,24 @@ def _check(bundle: Bundle, scratch: Path, objects: Objects, *, unchecked: bool, 
     paths = {name: ready if name == spec.model_file else bundle.path(name) for name in roles}
     artifacts = [_store(objects, name, roles[name], path) for name, path in paths.items()]
     info = {
+        **bundle_keep.keep(objects, bundle),
         "parameters": facts.parameters,
+        "flops": _flops(ready),
         "nodes": facts.nodes,
         "opset": facts.opset,
         "source_sha256": file_sha256(bundle.model_path),
-        "bundle_sha256": _bundle_digest(bundle),
         "host": {"load_ms": result.load_ms, "peak_rss_mb": result.peak_rss_mb},
         "comparison": msgspec.to_builtins(spec.comparison),
         "calib_sha256": objects.put_file(bundle.path(spec.calib.file)) if spec.calib else None,
         "unchecked": unchecked,
     }
     return _Checked(artifacts, facts.opset, facts.domains, result.value, len(result.scores), info)
+
+
+def _flops(model: Path) -> int | None:
+    from wavegate_server.compress.inspect import inspect_file  # as above
+
+    return inspect_file(model).flops
 
 
 def _store(objects: Objects, name: str, role: str, path: Path) -> Artifact:
@@ -168,12 +193,14 @@ def _blocks(path: Path) -> Iterator[bytes]:
             yield block
 
 
-def _register(session: Session, bundle: Bundle, checked: _Checked, *, actor: str, now: datetime) -> VersionRef:
+def _register(
+    session: Session, bundle: Bundle, checked: _Checked, *, actor: str, now: datetime, parent: int | None
+) -> VersionRef:
     spec = bundle.spec
     if session.get(Model, spec.model) is None:
         session.add(Model(name=spec.model, task=spec.task, description=spec.description, created_at=now))
     number = (session.exec(select(func.max(Version.number)).where(Version.model == spec.model)).one() or 0) + 1
-    parent = _parent(session, spec.model, spec.parent.sha256 if spec.parent else None)
+    parent = parent or _parent(session, spec.model, spec.parent.sha256 if spec.parent else None)
     manifest = build_manifest(
         spec,
         version=number,

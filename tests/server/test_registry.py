@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sqlalchemy import Engine
-from sqlmodel import select
+from sqlmodel import Session, select
 
 from tests.support.bundles import relist, save_model, write_pair_bundle
+from wavegate_server.adapters.bundle_keep import restore
 from wavegate_server.adapters.bundles import open_bundle
-from wavegate_server.adapters.database import open_engine, read, sqlite_url
+from wavegate_server.adapters.database import open_engine, read, sqlite_url, write
 from wavegate_server.adapters.keystore import KeyStore
 from wavegate_server.adapters.objects import Objects
 from wavegate_server.adapters.tables import METADATA, AuditEvent, Model, Version, VersionArtifact
@@ -154,3 +155,28 @@ def test_a_golden_set_of_another_length_is_refused(registry: Registry, tmp_path:
     with pytest.raises(UsageError, match="one length") as caught:
         registry.take(bundle)
     assert caught.value.code == "bundle_invalid"
+
+
+def test_a_version_of_an_older_release_is_completed_by_importing_its_bundle_again(
+    registry: Registry, tmp_path: Path
+) -> None:
+    source = write_pair_bundle(tmp_path / "b")
+    registry.take(source)
+    with write(registry.engine) as session:
+        row = session.exec(select(Version)).one()
+        row.info = {name: value for name, value in row.info.items() if name != "files"}
+        session.add(row)
+    assert registry.take(source) == VersionRef("pairs", 1, created=False)
+    restore(registry.objects, registry.version(1).info, tmp_path / "again")
+    with open_bundle(tmp_path / "again") as bundle:
+        assert bundle.spec.model == "pairs"
+
+
+def test_what_is_written_with_an_import_happens_with_it_or_not_at_all(registry: Registry, tmp_path: Path) -> None:
+    def refuse(session: Session, ref: VersionRef) -> None:
+        raise UsageError("conflict", f"not {ref.number}")
+
+    source = write_pair_bundle(tmp_path / "b")
+    with pytest.raises(UsageError, match="not 1"):
+        import_bundle(registry.engine, registry.objects, source, unchecked=False, actor="t", now=NOW, registered=refuse)
+    assert (registry.count(Version), registry.count(Model), registry.count(AuditEvent)) == (0, 0, 0)

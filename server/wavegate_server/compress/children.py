@@ -4,6 +4,7 @@ A model is a program, and so is a quantiser run on one: it may crash, hang, prin
 child, never the job.
 """
 
+import ctypes
 import json
 import os
 import resource
@@ -22,6 +23,7 @@ MEMORY_LIMIT_BYTES = 4 << 30
 _LOG_LIMIT_BYTES = 8 << 20
 _FILE_LIMIT_BYTES = 16 << 30
 _DETAIL = 300
+_PR_SET_PDEATHSIG = 1
 
 
 def run_child(
@@ -29,7 +31,7 @@ def run_child(
 ) -> dict[str, Any]:
     """Run `python -m module` with `job` on its standard input; gives its answer, the last line it printed.
 
-    The child is ended when this process is interrupted.
+    The child is ended when this process is interrupted, and by the kernel when this process is killed.
 
     Raises:
         UsageError: `bundle_invalid`: it failed, crashed, hung, flooded its log or ran out of memory; the detail says which.
@@ -54,6 +56,8 @@ def run_child(
 
 
 def _limit(memory_bytes: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_LIMIT_BYTES, _FILE_LIMIT_BYTES))

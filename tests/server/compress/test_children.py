@@ -1,5 +1,7 @@
 """A child that crashes, hangs, floods its log or eats memory ends alone, and the reason is told."""
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -50,3 +52,21 @@ def test_a_flood_of_log_lines_does_not_stop_it_or_fill_memory(module: Path) -> N
 
 def test_a_told_error_is_passed_on(module: Path) -> None:
     assert reason(module, 'print(\'{"error": "x", "detail": "because"}\')') == "because"
+
+
+def test_no_child_outlives_a_parent_that_was_killed(module: Path) -> None:
+    told = module.with_name("pid")
+    module.write_text(
+        f"import os, pathlib, time\npathlib.Path({str(told)!r}).write_text(str(os.getpid()))\ntime.sleep(60)"
+    )
+    call = "from wavegate_server.compress.children import run_child; run_child('naughty', {})"
+    parent = subprocess.Popen([sys.executable, "-c", call])
+    deadline = time.monotonic() + 20
+    while not (told.exists() and told.read_text()) and time.monotonic() < deadline:
+        parent.poll()
+    parent.kill()
+    parent.wait()
+    child = Path("/proc") / told.read_text()
+    while (child / "cmdline").exists() and (child / "cmdline").read_bytes() and time.monotonic() < deadline:
+        parent.poll()
+    assert not (child / "cmdline").exists() or not (child / "cmdline").read_bytes()
