@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wavegate_server.cli_output import JsonFlag, lines, megabytes, print_json, table
+from wavegate_server.config import Settings
+from wavegate_server.core.class_limits import over_limit
 from wavegate_shared.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,21 +20,27 @@ def inspect(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="The ONNX file.", show_default=False)
     ],
+    device_class: Annotated[
+        str, typer.Option("--for", metavar="CLASS", help="Warn only by the limits of this hardware class.")
+    ] = "",
     json_flag: JsonFlag = False,
 ) -> None:
     """Say what an ONNX file is: family, opset, parameters, compute, dynamic dimensions, what will be tried and why.
 
-    Weights are not loaded, so large files are quick to look at. No server is needed.
+    Weights are not loaded, so large files are quick to look at. No server is needed. A model above the parameters or compute
+    that `WAVEGATE_CLASS_LIMITS` sets for a hardware class is warned of.
 
     Example: wavegate model inspect ./model.onnx
     """
     from wavegate_server.compress.inspect import as_json, inspect_file  # onnx costs a second: only where a file is read
 
     found = inspect_file(file)
+    warnings = over_limit(found.parameters, found.flops, Settings().class_limits, device_class)
     if json_flag:
-        print_json(as_json(found))
-    else:
-        _print(file, found)
+        print_json({**as_json(found), "warnings": warnings})
+        return
+    _print(file, found)
+    lines(*(f"Warning: {sentence}" for sentence in warnings))
 
 
 def make_bundle(

@@ -74,6 +74,7 @@ def import_bundle(
     version = answer["version"]
     name = f"{version['model']} {version['number']}"
     lines(f"{name} is " + ("imported." if answer["created"] else "this bundle already; nothing was changed."))
+    lines(*(f"Warning: {sentence}" for sentence in answer["warnings"]))
     if version["state"] == "imported":
         lines(f"Sign it into the release list: wavegate model publish {name}")
 

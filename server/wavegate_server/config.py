@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from wavegate_server.core.class_limits import DEFAULT_LIMITS, ClassLimit
 from wavegate_shared.topics import DEFAULT_PREFIX, Topics
 
 __all__ = ["Settings"]
@@ -33,6 +34,9 @@ class Settings(BaseSettings):
     raw_retention_h: int = 48
     upload_limit_mb: int = 2048
     """Largest bundle the API takes."""
+    class_limits: dict[str, ClassLimit] = DEFAULT_LIMITS
+    """By hardware class (`*`: any other): above these parameters or MFLOPs of an inference a model is imported with a warning.
+    JSON, as {"pi4": {"parameters": 10000000, "mflops": 2000}}."""
 
     @property
     def topics(self) -> Topics:

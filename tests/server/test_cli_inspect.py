@@ -50,3 +50,15 @@ def test_a_bundle_of_a_bare_file(model: Path, capsys: pytest.CaptureFixture[str]
 def test_a_bare_file_without_inputs_is_told_what_to_add(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["model", "import", str(model)]) == 1
     assert "--inputs" in capsys.readouterr().err
+
+
+def test_a_model_above_a_limit_of_its_class_is_warned_of(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WAVEGATE_CLASS_LIMITS", '{"tiny": {"parameters": 100, "mflops": 0.1}}')
+    assert run(["model", "inspect", str(model), "--for", "tiny"]) == 0
+    shown = capsys.readouterr().out
+    assert "above the limit of 100 for class tiny" in shown
+    assert "MFLOPs an inference, above the limit" in shown
+    assert run(["model", "inspect", str(model), "--for", "large", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["warnings"] == []

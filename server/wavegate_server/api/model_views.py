@@ -105,6 +105,7 @@ class ImportAnswer(BaseModel):
 
     created: bool = Field(description="false when the same bundle was imported before")
     version: VersionView
+    warnings: list[str] = Field(default=[], description="limits of hardware classes that the model is above")
 
 
 class AliasBody(BaseModel):

@@ -22,6 +22,7 @@ from wavegate_server.api.model_views import AliasBody, ImportAnswer, ModelView, 
 from wavegate_server.api.once import OnceKey
 from wavegate_server.api.pages import Page, Paging, page_of
 from wavegate_server.api.problems import problem_responses
+from wavegate_server.core.class_limits import over_limit
 from wavegate_shared.errors import UsageError
 
 __all__ = ["router"]
@@ -168,7 +169,10 @@ def import_bundle(
     with write(context.engine) as session:
         if replayed := once.replay(session):  # a twin of this request was quicker
             return replayed
-        answer = ImportAnswer(created=ref.created, version=_version_view(session, ref.model, ref.number))
+        view = _version_view(session, ref.model, ref.number)
+        limits = context.settings.class_limits
+        above = over_limit(view.info.get("parameters") or 0, view.info.get("flops"), limits)
+        answer = ImportAnswer(created=ref.created, version=view, warnings=above)
         location = {"Location": f"/api/v1/models/{ref.model}/versions/{ref.number}"}
         return once.answer(session, answer, status=201 if ref.created else 200, headers=location)
 
