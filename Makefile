@@ -15,9 +15,9 @@ help:  ## list the targets
 demo: $(VENV)/.run $(JS)  ## run the whole life of a model version on 8 devices (DEMO_ARGS='--keep', '--json out.json')
 	@$(BIN)/wavegate demo $(DEMO_ARGS)
 
-test: setup  ## run the tests (unit in parallel, then end to end on the embedded broker)
-	$(BIN)/python -m pytest -n 3 -m "not e2e and not mosquitto and not browser" $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m "e2e and not mosquitto and not browser" $(PYTEST_ARGS)
+test: setup  ## run the tests (in parallel, then the demo alone), end to end on the embedded broker
+	$(BIN)/python -m pytest -n 3 -m "not serial and not mosquitto and not browser" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m serial $(PYTEST_ARGS)
 
 setup: $(VENV)/.dev $(JS)  ## install everything development needs into .venv
 

@@ -17,6 +17,9 @@ from wavegate_shared.topics import DEVICE_ID, Topics
 
 __all__ = ["Config", "Identity", "IdentityFiles", "address_of", "load_identity"]
 
+_SOCKET_BYTES = 107
+"""What Linux takes for the path of a unix socket, less the closing zero. Source: unix(7)."""
+
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """What enrolment told this device (`agent.json`)."""
@@ -93,6 +96,16 @@ class Config:
     crash_loop: int = 4
     crash_loop_s: float = 300.0
     log_json: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises UsageError `setup` when a socket's path is longer than a unix socket's may be."""
+        for path in (self.status_socket, *(self.infer_socket(slot) for slot in self.slots)):
+            size = len(str(path).encode())
+            if size > _SOCKET_BYTES:
+                raise UsageError(
+                    "setup",
+                    f"{path} is {size} bytes long and a unix socket takes {_SOCKET_BYTES}: choose a shorter path",
+                )
 
     @property
     def identity(self) -> IdentityFiles:

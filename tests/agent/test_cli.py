@@ -66,6 +66,13 @@ def test_run_without_an_identity_says_what_to_do(tmp_path: Path, capsys: pytest.
     assert "enrol this device first" in capsys.readouterr().err
 
 
+def test_a_directory_too_deep_for_its_sockets_is_refused_with_the_limit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["run", "--state", str(tmp_path / ("d" * 100))]) == 1
+    assert "a unix socket takes 107: choose a shorter path" in capsys.readouterr().err
+
+
 def test_enroll_with_a_bad_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["enroll", "--token", "wg1.x", "--server", "https://localhost:1", "--state", str(tmp_path)]
     assert cli.main(arguments) == 1

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.serial]
 
 WAVEGATE = str(Path(sys.executable).with_name("wavegate"))
 ENV = {**os.environ, "WAVEGATE_BROKER": "embedded"}
