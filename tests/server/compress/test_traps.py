@@ -7,6 +7,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
+from tests.support.distil import needs_distil
 from tests.support.graphs import conv_net, model_of, stripes
 from wavegate_server.compress import graphs
 from wavegate_server.compress.children import run_child
@@ -45,6 +46,29 @@ def outputs(path: Path, feeds: list[Feed]) -> np.ndarray:
 
 def classes(path: Path) -> list[int]:
     return [int(each) for each in outputs(path, FEEDS).argmax(axis=1)]
+
+
+def test_a_wrapper_that_forgot_eval_is_not_exported_with_its_dropout_on(tmp_path: Path) -> None:
+    needs_distil()
+    import torch
+
+    from wavegate_server.compress.torch_export import Names, export
+
+    class Wrapper(torch.nn.Module):  # starts in train mode, whatever it wraps
+        def __init__(self, inner: torch.nn.Module) -> None:
+            super().__init__()
+            self.inner, self.drop = inner, torch.nn.Dropout(0.5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.drop(self.inner(x))
+
+    inner = torch.nn.Linear(4, 3).eval()
+    x = np.ones((1, 4), np.float32)
+    wanted = inner(torch.from_numpy(x)).detach().numpy()
+    wrapper = Wrapper(inner)
+    assert wrapper.training
+    assert export(wrapper, [{"x": x}], Names(["x"], ["y"]), tmp_path / "m.onnx") < 1e-5
+    assert np.abs(outputs(tmp_path / "m.onnx", [{"x": x}]) - wanted).max() < 1e-5
 
 
 def test_per_channel_on_an_old_opset_is_upgraded_first(tmp_path: Path) -> None:
