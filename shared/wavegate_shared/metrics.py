@@ -1,7 +1,8 @@
 """Metrics: a name, a unit and a direction, so that an error gates like an accuracy.
 
 A score is made per sample. For most metrics the metric is the mean of the scores, which makes sums mergeable over windows
-and devices. F1 and AUC are of a whole set: `evaluate` computes them, and their scores say whether one answer was right.
+and devices. F1, AUC and the root mean squared error are of a whole set: `evaluate` computes them, and their scores say
+whether, or how far, one answer was off.
 Pure Python on purpose: the golden set of a device has a few hundred samples, and the agent's control process has no numpy.
 """
 
@@ -11,7 +12,18 @@ from enum import StrEnum
 
 import msgspec
 
-__all__ = ["OF_THE_SET", "SCORERS", "Direction", "Label", "Metric", "at_least_as_good", "evaluate", "loss", "score"]
+__all__ = [
+    "LESS_IS_BETTER",
+    "OF_THE_SET",
+    "SCORERS",
+    "Direction",
+    "Label",
+    "Metric",
+    "at_least_as_good",
+    "evaluate",
+    "loss",
+    "score",
+]
 
 Label = float | Sequence[float]
 """A class, a number, or several: token ids (padded with -1), target values, or boxes of six numbers."""
@@ -35,11 +47,15 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
         name: a key of `SCORERS`, as `accuracy`.
         unit: what a value counts in, as `share` or `mm`.
         direction: `up` where more is better, `down` where less is.
+        bound: for `error_bound`: how far an answer may be off.
+        relative: for `error_bound`: whether `bound` is a share of the wanted value, or in its unit.
     """
 
     name: str
     unit: str = "share"
     direction: Direction = Direction.UP
+    bound: float = 0.05
+    relative: bool = True
 
 
 def _class(output: Sequence[float]) -> int:
@@ -52,10 +68,29 @@ def _right(output: Sequence[float], label: Label) -> float:
 
 
 def _absolute_error(output: Sequence[float], label: Label) -> float:
+    apart = _apart(output, label)
+    return math.inf if apart is None else math.fsum(map(abs, apart)) / max(len(apart), 1)
+
+
+def _root_of_squares(output: Sequence[float], label: Label) -> float:
+    apart = _apart(output, label)
+    return math.inf if apart is None else math.hypot(*apart) / math.sqrt(max(len(apart), 1))
+
+
+def _within(output: Sequence[float], label: Label, bound: float = 0.05, *, relative: bool = True) -> float:
+    """Whether an answer is near enough; one of several values by the root of their squares together."""
+    off = _root_of_squares(output, label)
+    wanted = [value for value in _values(label) if value == value]
+    size = math.hypot(*wanted) / math.sqrt(max(len(wanted), 1)) if relative else 1.0
+    return 1.0 if off <= bound * size else 0.0
+
+
+def _apart(output: Sequence[float], label: Label) -> list[float] | None:
+    """Differences from the wanted values, of which NaN asks for nothing; None when there are too few outputs."""
     wanted = _values(label)
     if len(output) < len(wanted):
-        return math.inf
-    return math.fsum(abs(got - want) for got, want in zip(output, wanted, strict=False)) / len(wanted)
+        return None
+    return [got - want for got, want in zip(output, wanted, strict=False) if want == want]
 
 
 def _exact_match(output: Sequence[float], label: Label) -> float:
@@ -114,14 +149,18 @@ SCORERS: dict[str, Callable[[Sequence[float], Label], float]] = {
     "auc": _right,
     "f1": _right,
     "mean_absolute_error": _absolute_error,
+    "root_mean_squared_error": _root_of_squares,
+    "error_bound": _within,
     "exact_match": _exact_match,
     "character_error_rate": _character_errors,
     "detection_agreement": _detection_agreement,
 }
 """Score of one sample from its flat output and its label."""
 
-OF_THE_SET = frozenset({"auc", "f1"})
+OF_THE_SET = frozenset({"auc", "f1", "root_mean_squared_error"})
 """Metrics that are not the mean of their scores."""
+LESS_IS_BETTER = frozenset({"mean_absolute_error", "root_mean_squared_error", "character_error_rate"})
+"""Metrics with direction `down`; all others go `up`."""
 
 
 def score(metric: Metric, output: Sequence[float], label: Label) -> float:
@@ -133,6 +172,8 @@ def score(metric: Metric, output: Sequence[float], label: Label) -> float:
     scorer = SCORERS[metric.name]
     if not output or not all(math.isfinite(value) for value in output):
         return 0.0 if metric.direction is Direction.UP else math.inf
+    if metric.name == "error_bound":
+        return _within(output, label, metric.bound, relative=metric.relative)
     return scorer(output, label)
 
 
@@ -143,6 +184,10 @@ def evaluate(metric: Metric, outputs: Sequence[Sequence[float]], labels: Sequenc
     """
     if metric.name not in OF_THE_SET:
         return math.fsum(score(metric, out, label) for out, label in zip(outputs, labels, strict=True)) / len(outputs)
+    if metric.name == "root_mean_squared_error":
+        return math.hypot(*(score(metric, out, label) for out, label in zip(outputs, labels, strict=True))) / math.sqrt(
+            len(outputs)
+        )
     if not all(math.isfinite(value) for output in outputs for value in output):
         return 0.0
     truth = [int(_values(label)[0]) for label in labels]

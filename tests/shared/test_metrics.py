@@ -72,3 +72,28 @@ def test_boxes_agree_when_class_and_place_do() -> None:
 def test_an_error_over_several_numbers_is_their_mean() -> None:
     assert score(ERROR, [1.0, 4.0], [2.0, 2.0]) == pytest.approx(1.5)
     assert score(ERROR, [1.0], [2.0, 2.0]) == math.inf
+
+
+def test_an_error_bound_counts_answers_that_are_near_enough() -> None:
+    relative, absolute = Metric("error_bound", bound=0.1), Metric("error_bound", bound=0.5, relative=False)
+    assert [score(relative, [value], 10.0) for value in (10.9, 9.1, 11.1, -10.0)] == [1.0, 1.0, 0.0, 0.0]
+    assert [score(absolute, [value], 10.0) for value in (10.4, 9.4)] == [1.0, 0.0]
+    assert score(relative, [0.0], 0.0) == 1.0
+    assert score(relative, [1e-9], 0.0) == 0.0
+    assert score(relative, [3.3, 4.0], [3.0, 4.0]) == 1.0
+    assert score(relative, [3.3, 4.5], [3.0, 4.0]) == 0.0
+    assert score(relative, [3.0], [3.0, 4.0]) == 0.0
+    assert score(relative, [math.nan], 10.0) == 0.0
+    assert evaluate(relative, [[10.5], [12.0]], [10.0, 10.0]) == 0.5
+
+
+def test_a_root_mean_squared_error_is_of_the_whole_set() -> None:
+    error = Metric("root_mean_squared_error", "mm", Direction.DOWN)
+    assert evaluate(error, [[3.0], [4.0]], [0.0, 0.0]) == pytest.approx(math.sqrt(12.5))
+    assert evaluate(error, [[3.0, 4.0]], [[0.0, 0.0]]) == pytest.approx(math.sqrt(12.5))
+    assert evaluate(error, [[3.0], [math.nan]], [0.0, 0.0]) == math.inf
+
+
+def test_a_label_that_is_not_a_number_asks_for_nothing() -> None:
+    assert score(ERROR, [1.0, 5.0, 9.0], [2.0, math.nan, 8.0]) == pytest.approx(1.0)
+    assert score(Metric("error_bound"), [1.0, 5.0], [1.0, math.nan]) == 1.0

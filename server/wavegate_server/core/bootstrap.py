@@ -1,4 +1,4 @@
-"""Intervals for metrics of a whole set (F1, AUC, a user's own), by resampling the same samples of both models together."""
+"""Intervals for metrics of a whole set (F1, AUC, RMSE, a user's own), by resampling the same samples of both models together."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,6 +8,7 @@ from wavegate_shared.metrics import Label, Metric, evaluate, loss
 __all__ = ["drop_from_draws", "set_drop", "unseen_share"]
 
 Outputs = Sequence[Sequence[float]]
+_OF_CLASSES = frozenset({"auc", "f1"})
 
 
 def set_drop(
@@ -35,6 +36,9 @@ def set_drop(
         truth = [labels[at] for at in places]
         old, new = (evaluate(metric, [side[at] for at in places], truth) for side in (before, after))
         drawn.append(loss(metric, old, new))
+    if metric.name not in _OF_CLASSES:
+        changed = sum(1 for a, b in zip(before, after, strict=True) if list(a) != list(b))
+        return drop_from_draws(value, drawn, len(labels), changed, level=level)
     changed = sum(1 for a, b in zip(before, after, strict=True) if _decided(a) != _decided(b))
     rarest = min(_count(labels, 1), len(labels) - _count(labels, 1))
     slack = unseen_share(len(labels), level) * len(labels) / max(rarest, 1) if not changed else 0.0

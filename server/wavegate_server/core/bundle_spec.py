@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from wavegate_shared.errors import UsageError
+from wavegate_shared.errors import DeviceError, UsageError
 from wavegate_shared.manifest import (
     MODEL_NAME,
     Artifact,
@@ -21,7 +21,8 @@ from wavegate_shared.manifest import (
     Slo,
     TensorSpec,
 )
-from wavegate_shared.metrics import SCORERS, Metric
+from wavegate_shared.metrics import LESS_IS_BETTER, SCORERS, Metric
+from wavegate_shared.operations import parse_post, parse_pre
 
 __all__ = [
     "SOURCE_FOLDER",
@@ -39,9 +40,6 @@ __all__ = [
 _SCHEMA = 1
 SOURCE_FOLDER = "source"
 """The only folder in a bundle: the torch module's files, which stay on the server."""
-PRE_OPS = {"wordpiece": ("input", "vocab", "max_length", "outputs")}
-"""Declared pre-processing operations this release knows, and the options each must have."""
-
 
 class GoldenFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The golden set: file, and the limit its metric must keep to (`floor` for up, `ceiling` for down)."""
@@ -156,18 +154,18 @@ def _problem(spec: BundleSpec) -> str:
         return f"model {spec.model!r} must be lower-case letters, digits and dashes, at most 63"
     if spec.metric.name not in SCORERS:
         return f"metric {spec.metric.name!r} is not known; known are {', '.join(sorted(SCORERS))}"
+    direction = "down" if spec.metric.name in LESS_IS_BETTER else "up"
+    if spec.metric.direction != direction:
+        return f"metric {spec.metric.name} has direction {direction}, not {spec.metric.direction}"
+    if spec.metric.name == "error_bound" and not spec.metric.bound > 0:
+        return f"metric error_bound needs a bound above 0, not {spec.metric.bound}"
     if spec.stored not in ("float32", "float16"):
         return f"stored must be float32 or float16, not {spec.stored!r}"
     limit = spec.golden.floor if spec.metric.direction == "up" else spec.golden.ceiling
     if limit is None:
         return f"golden needs a {'floor' if spec.metric.direction == 'up' else 'ceiling'} for metric {spec.metric.name}"
-    for step in spec.pre:
-        wanted = PRE_OPS.get(str(step.get("op")))
-        if wanted is None:
-            return f"pre operation {step.get('op')!r} is not known; known are {', '.join(sorted(PRE_OPS))}"
-        lacking = [name for name in wanted if name not in step]
-        if lacking:
-            return f"pre operation {step['op']} lacks {', '.join(lacking)}"
+    if problem := _operations_problem(spec):
+        return problem
     if spec.source is not None and (problem := _source_problem(spec.source)):
         return problem
     named = [spec.model_file, spec.golden.file, *_server_files(spec), *_pre_files(spec)]
@@ -179,6 +177,24 @@ def _problem(spec: BundleSpec) -> str:
     named += [spec.source.file, spec.source.weights] if spec.source else []
     unlisted = [name for name in named if name not in spec.files]
     return f"files must list the digest of {', '.join(unlisted)}" if unlisted else ""
+
+
+def _operations_problem(spec: BundleSpec) -> str:
+    """What is wrong with the declared operations: unknown ones, options that cannot work, inputs there are none of."""
+    try:
+        operations = parse_pre(spec.pre)
+    except (DeviceError, ValueError) as error:
+        return f"pre {error.detail if isinstance(error, DeviceError) else error}"
+    try:
+        parse_post(spec.post)
+    except (DeviceError, ValueError) as error:
+        return f"post {error.detail if isinstance(error, DeviceError) else error}"
+    known = {tensor.name for tensor in spec.inputs}
+    for operation in operations:
+        if operation.input not in known:
+            return f"pre operations take the input {operation.input!r}, which is neither declared nor made before"
+        known.add(operation.result)
+    return ""
 
 
 def file_name_problem(name: str) -> str:

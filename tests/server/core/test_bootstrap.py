@@ -5,7 +5,7 @@ import random
 import pytest
 
 from wavegate_server.core.bootstrap import drop_from_draws, set_drop, unseen_share
-from wavegate_shared.metrics import Metric
+from wavegate_shared.metrics import Direction, Metric
 
 AUC, F1 = Metric("auc"), Metric("f1")
 
@@ -48,3 +48,13 @@ def test_draws_that_lack_a_class_are_left_out() -> None:
 def test_how_much_may_stay_unseen() -> None:
     assert unseen_share(59, 0.95) == pytest.approx(0.05, abs=0.001)
     assert unseen_share(299, 0.95) == pytest.approx(0.01, abs=0.001)
+
+
+def test_a_root_mean_squared_error_has_an_interval() -> None:
+    before, labels = scored(300, 0.0)
+    before = [[out[1]] for out in before]
+    after = [[out[0] + 0.2 * (-1) ** (at // 2)] for at, out in enumerate(before)]
+    rmse = Metric("root_mean_squared_error", "mm", Direction.DOWN)
+    drop = set_drop(rmse, before, after, labels, draws(300))
+    assert 0.0 < drop.low < drop.value < drop.high < 0.2
+    assert set_drop(rmse, before, before, labels, draws(300)).high == 0.0

@@ -105,3 +105,17 @@ def test_names_that_would_leave_the_bundle(name: str) -> None:
 @pytest.mark.parametrize("name", ["model.onnx", "source/net.py", "source/nets/net.py", "two words.npz"])
 def test_names_that_stay_in_it(name: str) -> None:
     assert not file_name_problem(name)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        {"name": "mean_absolute_error", "unit": "mm", "direction": "up"},
+        {"name": "accuracy", "unit": "share", "direction": "down"},
+        {"name": "error_bound", "bound": 0},
+        {"name": "beauty"},
+    ],
+)
+def test_a_metric_that_would_judge_the_wrong_way_is_refused(metric: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="metric"):
+        parse_spec(fields(metric=metric, golden={"file": "golden.npz", "floor": 0.5, "ceiling": 0.5}))
