@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from wavegate_server.cli_client import at, connect
+from wavegate_server.cli_export import export_model
 from wavegate_server.cli_inspect import inspect, make_bundle
 from wavegate_server.cli_output import JsonFlag, figure, lines, megabytes, print_json, table
 from wavegate_shared.errors import UsageError
@@ -25,6 +26,7 @@ ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="The model's nam
 Number = Annotated[int, typer.Argument(metavar="VERSION", help="The version's number.", min=1, show_default=False)]
 
 app.command()(inspect)
+app.command("export")(export_model)
 
 
 @app.command("import")
