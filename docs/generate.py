@@ -38,15 +38,18 @@ def protocol() -> str:
     parts += ["### Server to device\n"]
     parts += [_struct(kind) for kind in typing.get_args(wire.Down)]
     parts += ["### Inside a signed report\n"]
-    parts += [_struct(kind) for kind in (wire.Report, wire.GoldenResult, wire.Bench, wire.Running)]
+    parts += [_struct(kind) for kind in (wire.Report, wire.GoldenResult, wire.Bench, wire.BenchSide, wire.Running)]
     parts += ["## Chunks\n", _literal(chunks)]
     parts += ["## Assignment\n", _prose(assignment)]
-    parts += [_struct(kind) for kind in (assignment.Assignment, assignment.SlotAssignment, assignment.Probation)]
+    parts += [_struct(kind) for kind in _ASSIGNMENT]
     parts += ["## Manifest\n", _prose(manifest)]
     parts += [_struct(kind) for kind in (manifest.Manifest, manifest.Artifact, manifest.Golden, manifest.Requires)]
     parts += ["## A device's states\n", f"```mermaid\n{machine.mermaid().strip()}\n```\n"]
     parts += ["## Error codes\n", _errors()]
     return "\n".join(parts)
+
+
+_ASSIGNMENT = (assignment.Assignment, assignment.SlotAssignment, assignment.Beside, assignment.Probation)
 
 
 def _struct(kind: type[msgspec.Struct]) -> str:

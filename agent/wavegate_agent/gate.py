@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from wavegate_agent.clockwork import Clockwork
 from wavegate_agent.core.slot import Offer, Order, Version
+from wavegate_agent.core.verify import BENCH_PREFIX
 from wavegate_agent.orders import Orders
 from wavegate_agent.ports import Gatekeeper
 from wavegate_shared.assignment import Assignment
@@ -99,6 +100,10 @@ def _checked(assignment: Assignment) -> Assignment:
         )
         if not good or len(name) > _MAX_NAME:
             raise TrustError("message_malformed", f"slot {name[:40]!r} names no version")
+        if wanted.beside is not None and not (
+            _SHA256.fullmatch(wanted.beside.sha256) and wanted.target.startswith(BENCH_PREFIX)
+        ):
+            raise TrustError("message_malformed", f"slot {name[:40]!r} names what only a bench candidate stands beside")
     if len(assignment.rollout or "") > _MAX_NAME or assignment.seq >= 2**31:
         raise TrustError("message_malformed", "rollout or sequence number too large")
     return assignment
@@ -113,5 +118,6 @@ def _offer(assignment: Assignment, name: str, quarantined: tuple[str, ...]) -> O
         allow_older=wanted.allow_older,
         override=wanted.override_quarantine,
         probation=assignment.probation,
+        bench=wanted.target.startswith(BENCH_PREFIX),
     )
     return Offer(order, quarantined=wanted.sha256 in quarantined)

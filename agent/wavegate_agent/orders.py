@@ -4,13 +4,22 @@ The journal holds what an order says; the envelope is kept so that its signature
 that an operator can see what the server really sent.
 """
 
+import base64
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+import msgspec
+
 from wavegate_agent.adapters.durable import write_durably
+from wavegate_shared.assignment import Assignment
+from wavegate_shared.decoding import MALFORMED
 from wavegate_shared.errors import TrustError
 
 __all__ = ["Orders"]
+
+
+class _Envelope(msgspec.Struct):
+    payload: str
 
 
 class Orders:
@@ -34,6 +43,20 @@ class Orders:
             return self._path(seq).read_bytes()
         except OSError as error:
             raise TrustError("message_malformed", f"the envelope of assignment {seq} is gone: {error}") from error
+
+    def beside(self, seq: int) -> dict[str, str]:
+        """Slot -> manifest digest of what its bench candidate is measured beside; nothing where the envelope is gone.
+
+        Says only what is kept on disk and looked for there: the signature was checked when it came, and is again before use.
+        """
+        try:
+            payload = msgspec.json.decode(self._path(seq).read_bytes(), type=_Envelope).payload
+            slots = msgspec.json.decode(base64.b64decode(payload), type=Assignment).slots
+        except OSError:
+            return {}
+        except MALFORMED:
+            return {}
+        return {name: slot.beside.sha256 for name, slot in slots.items() if slot.beside is not None}
 
     def tidy(self) -> None:
         """Delete the envelopes nobody needs."""

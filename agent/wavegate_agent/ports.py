@@ -46,6 +46,9 @@ class Host(Protocol):
     def load_candidate(self, version_dir: Path, manifest: Manifest) -> float:
         """Load time in ms."""
 
+    def load_original(self, version_dir: Path, manifest: Manifest) -> GoldenResult:
+        """For a bench round: start what the candidate is measured beside; its golden set's result."""
+
     def golden(self) -> GoldenResult:
         """Of the candidate."""
 

@@ -387,7 +387,12 @@ class Agent:
         self._talker.wake()
 
     def _kept(self) -> set[str]:
-        return {version.sha256 for slot in self.brain.record.slots.values() for version in slot.kept}
+        slots = self.brain.record.slots
+        kept = {version.sha256 for slot in slots.values() for version in slot.kept}
+        for name, slot in slots.items():  # the original stays for the round's next candidate
+            if slot.order is not None and slot.order.bench:
+                kept |= {digest for at, digest in self._orders.beside(slot.order.seq).items() if at == name}
+        return kept
 
     def _orders_wanted(self) -> set[int]:
         orders = [order for slot in self.brain.record.slots.values() for order in (slot.order, slot.pending)]

@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
+
 from wavegate_agent.adapters.facts import memory_available_mb
 from wavegate_agent.adapters.slots import Staging, VersionStore
 from wavegate_agent.core.probation import Word
@@ -35,7 +37,7 @@ from wavegate_agent.core.slot import (
     Watch,
     Work,
 )
-from wavegate_agent.core.verify import check_may_go_live
+from wavegate_agent.core.verify import BENCH_PREFIX, check_may_go_live
 from wavegate_agent.evidence import Evidence, EvidenceFile
 from wavegate_agent.live import Live
 from wavegate_agent.orders import Orders
@@ -163,47 +165,56 @@ class Steps:
         self._ready(slot)
         return Done(slot.state)
 
-    def _ready(self, slot: Slot) -> Staging | None:
-        """Verify the order and its manifest and begin to stage it; None when it is installed already."""
+    def _ready(self, slot: Slot) -> None:
+        """Verify the order and its manifests and begin to stage what is not installed."""
         order = _order(slot)
         now = self._node.now()
         assignment = self._node.verifier.open(self._node.orders.read(order.seq), last_seq=order.seq, now=now)
         wanted = assignment.slots.get(self._name)
-        if wanted is None or wanted.sha256 != order.version.sha256:
+        if wanted is None or (wanted.sha256, wanted.target.startswith(BENCH_PREFIX)) != (
+            order.version.sha256,
+            order.bench,
+        ):
             raise TrustError("message_malformed", f"assignment {order.seq} on disk names another version")
         active = slot.active.version if slot.active is not None and slot.active.model == wanted.model else 0
-        self._node.verifier.manifest(
-            wanted,
-            now=now,
-            active_version=active,
-            quarantined=[] if wanted.override_quarantine else self._node.quarantined(),
-            meta_min=assignment.meta_min,
-        )
-        if self._node.store.holds(wanted.sha256):
-            return None
-        return self._node.store.stage(wanted.sha256, self._node.verifier.manifest_bytes(wanted))
+        for part in _parts(wanted):
+            self._node.verifier.manifest(
+                part,
+                now=now,
+                active_version=0 if order.bench else active,  # what is only measured may be of any age
+                quarantined=[] if wanted.override_quarantine else self._node.quarantined(),
+                meta_min=assignment.meta_min,
+            )
+            if not self._node.store.holds(part.sha256):
+                self._node.store.stage(part.sha256, self._node.verifier.manifest_bytes(part))
 
-    def _staging(self, slot: Slot) -> Staging:
+    def _digests(self, slot: Slot) -> list[str]:
+        """Manifest digests the order needs on disk: its version, and in a bench round the original."""
+        order = _order(slot)
+        beside = self._node.orders.beside(order.seq).get(self._name) if order.bench else None
+        return [order.version.sha256, *([beside] if beside else [])]
+
+    def _stagings(self, slot: Slot) -> list[Staging]:
         """What is being staged; after a restart from disk alone, so that an install goes on without a network."""
-        staging = self._node.store.resume(_order(slot).version.sha256) or self._ready(slot)
-        if staging is None:
-            raise DeviceError("agent_failed", "installed and staged at once")
-        return staging
+        store = self._node.store
+        missing = [sha256 for sha256 in self._digests(slot) if not store.holds(sha256)]
+        if not all(store.resume(sha256) for sha256 in missing):
+            self._ready(slot)
+        return [staging for sha256 in missing if (staging := store.resume(sha256)) is not None]
 
     def _preflight(self, slot: Slot) -> Done:
-        if self._node.store.holds(_order(slot).version.sha256):
-            return Done(slot.state, short=True)
-        staging = self._staging(slot)
-        wanted, available = staging.manifest.requires.memory_mb, memory_available_mb()
+        stagings = self._stagings(slot)
+        wanted, available = sum(staging.manifest.requires.memory_mb for staging in stagings), memory_available_mb()
         if available is not None and wanted > available:
             raise DeviceError("memory_short", f"needs {wanted} MB beside the active version, {available} MB are free")
-        staging.reserve()
-        return Done(slot.state)
+        for staging in stagings:
+            staging.reserve()
+        return Done(slot.state, short=not stagings)
 
     def _fetch(self, slot: Slot) -> Done | Interrupted:
-        staging = self._staging(slot)
-        missing = staging.reserve()
-        total, figures = max(1, staging.manifest.size_bytes), self.figures(slot)
+        stagings = self._stagings(slot)
+        missing = sum(staging.reserve() for staging in stagings)
+        total, figures = max(1, sum(staging.manifest.size_bytes for staging in stagings)), self.figures(slot)
         done = {"bytes": total - missing, "said": time.monotonic()}
 
         def arrived(size: int) -> None:
@@ -214,15 +225,16 @@ class Steps:
                 done["said"] = time.monotonic()
                 self._node.progress(self._name, done["bytes"] / total)
 
-        for artifact in staging.manifest.artifacts:
-            self._node.transfers.chunks(staging, artifact, stop=self._node.interrupted, progress=arrived)
-            if self._node.interrupted():
-                return AGAIN
+        for staging in stagings:
+            for artifact in staging.manifest.artifacts:
+                self._node.transfers.chunks(staging, artifact, stop=self._node.interrupted, progress=arrived)
+                if self._node.interrupted():
+                    return AGAIN
         return Done(slot.state)
 
     def _verify(self, slot: Slot) -> Done:
-        if not self._node.store.holds(_order(slot).version.sha256):
-            self._staging(slot).finish()
+        for staging in self._stagings(slot):
+            staging.finish()
         return Done(slot.state)
 
     def _load(self, slot: Slot) -> Done:
@@ -230,6 +242,9 @@ class Steps:
         manifest = self._node.store.verify(sha256)
         self.host.discard_candidate()
         self.figures(slot).load_ms = self.host.load_candidate(self._node.store.directory(sha256), manifest)
+        for beside in self._digests(slot)[1:]:
+            original = self._node.store.verify(beside)
+            self.host.load_original(self._node.store.directory(beside), original)
         return Done(slot.state)
 
     def _golden(self, slot: Slot) -> Done:
@@ -250,6 +265,8 @@ class Steps:
         if self._node.interrupted():
             return AGAIN
         self.figures(slot).bench = bench
+        if _order(slot).bench:  # the server judges; nothing here depends on it
+            return Done(slot.state, short=True)
         manifest = self._node.store.verify(_order(slot).version.sha256)
         # Wall time beside live traffic says little; CPU time above the promised latency says that it cannot be kept.
         if manifest.slo.p95_ms is not None and bench.cpu_ms > manifest.slo.p95_ms:
@@ -262,6 +279,8 @@ class Steps:
     def _arm(self, slot: Slot) -> Done:
         order = _order(slot)
         manifest = self._node.store.verify(order.version.sha256)
+        if order.bench:
+            raise TrustError("bench_only", "an order to measure a version does not let it serve")
         check_may_go_live(manifest, _assigned(order))
         return Done(slot.state)
 
@@ -333,6 +352,12 @@ def _order(slot: Slot) -> Order:
     if slot.order is None:
         raise DeviceError("agent_failed", f"no order in {slot.state}")
     return slot.order
+
+
+def _parts(wanted: SlotAssignment) -> list[SlotAssignment]:
+    """What an order names, each to be verified like an assigned version."""
+    beside = wanted.beside
+    return [wanted] if beside is None else [wanted, SlotAssignment(**msgspec.structs.asdict(beside))]
 
 
 def _assigned(order: Order) -> SlotAssignment:

@@ -17,6 +17,7 @@ __all__ = [
     "DEFAULT_SLOT",
     "TIME_TYPE",
     "Assignment",
+    "Beside",
     "Probation",
     "SlotAssignment",
     "TimeDocument",
@@ -26,6 +27,16 @@ __all__ = [
 ASSIGNMENT_TYPE = "application/vnd.wavegate.assignment+json"
 TIME_TYPE = "application/vnd.wavegate.time+json"
 DEFAULT_SLOT = "main"
+
+
+class Beside(msgspec.Struct, frozen=True, kw_only=True):
+    """What a candidate for benching is measured beside: the original, a target of the same bench role. Fields as below."""
+
+    model: str
+    target: str
+    length: Annotated[int, msgspec.Meta(ge=1)]
+    sha256: str
+    release_seq: int
 
 
 class SlotAssignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +51,7 @@ class SlotAssignment(msgspec.Struct, frozen=True, kw_only=True):
         allow_older: signed permission to go below the active version (rollback).
         override_quarantine: signed permission to try a digest that failed here before.
         wrapped_key: content key for encrypted artifacts; reserved.
+        beside: with a target below `bench/` only: what to measure the candidate beside.
     """
 
     model: str
@@ -50,6 +62,7 @@ class SlotAssignment(msgspec.Struct, frozen=True, kw_only=True):
     allow_older: bool = False
     override_quarantine: bool = False
     wrapped_key: str | None = None
+    beside: Beside | None = None
 
 
 class Probation(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,13 +30,14 @@ class DeviceState(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How an assignment ended on the device; the last word of a signed report."""
+    """How an assignment ended on the device; the last word of a signed report. `benched`: measured and let go, nothing changed."""
 
     PROVEN = "proven"
     REFUSED = "refused"
     REVERTED = "reverted"
     DEFERRED = "deferred"
     BROKEN = "broken"
+    BENCHED = "benched"
 
 
 class RolloutState(StrEnum):

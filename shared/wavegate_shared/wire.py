@@ -24,6 +24,7 @@ __all__ = [
     "REPORT_TYPE",
     "Assign",
     "Bench",
+    "BenchSide",
     "ChunkRequest",
     "Command",
     "DocumentRequest",
@@ -112,11 +113,26 @@ class GoldenResult(msgspec.Struct, frozen=True, kw_only=True):
     max_difference: float | None = None
 
 
+class BenchSide(msgspec.Struct, frozen=True, kw_only=True):
+    """The original in a bench round, measured in turn with the candidate and at the same priority. `sha256`: its manifest."""
+
+    sha256: str
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    cpu_ms: float
+    load_ms: float = 0.0
+    rss_mb: float | None = None
+    anon_mb: float | None = None
+    peak_mb: float | None = None
+    golden: GoldenResult | None = None
+
+
 class Bench(msgspec.Struct, frozen=True, kw_only=True):
     """Candidate beside the active version, paired and interleaved; None for the active side on a first install.
 
     Ratios are candidate / active. CPU time is per inference, thread time. `contention` is the share of slots skipped
-    because a live request was in flight.
+    because a live request was in flight. In a bench round the active side is the original, told whole in `beside`.
     """
 
     runs: Count
@@ -131,6 +147,11 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
     rss_mb: float | None = None
     anon_mb: float | None = None
     temperature_c: float | None = None
+    p99_ms: float | None = None
+    peak_mb: float | None = None
+    threads: Count = 0
+    frequency_mhz: float | None = None
+    beside: BenchSide | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -9,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wavegate_shared import wire
+from wavegate_shared.assignment import Assignment
 from wavegate_shared.errors import TrustError
-from wavegate_shared.states import DeviceState
+from wavegate_shared.states import DeviceState, Outcome
 
+GOLDEN = Path(__file__).parent / "golden"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 EXAMPLES: list[wire.Up] = [
     wire.Hello(boot=1, agent_version="1.0", facts={"cores": 4, "kernel": "6.1", "temperature_c": None}),
@@ -83,3 +86,16 @@ def test_no_bytes_raise_anything_but_the_one_error(data: bytes) -> None:
     for decode in (wire.decode_up, wire.decode_down):
         with suppress(TrustError):
             decode(b"\x01" + data)
+
+
+def test_a_report_from_before_bench_rounds_is_read_as_it_was_meant() -> None:
+    """The words of release 0.1, byte for byte: fields that came since then have their defaults."""
+    report = msgspec.json.decode((GOLDEN / "report-0.1.json").read_bytes(), type=wire.Report)
+    assert report.bench is not None
+    assert (report.outcome, report.bench.p95_ms, report.bench.cpu_ratio) == (Outcome.PROVEN, 3.25, 0.75)
+    assert (report.bench.beside, report.bench.p99_ms, report.bench.threads) == (None, None, 0)
+
+
+def test_an_assignment_from_before_bench_rounds_names_nothing_beside() -> None:
+    order = msgspec.json.decode((GOLDEN / "assignment-0.1.json").read_bytes(), type=Assignment)
+    assert order.slots["main"].beside is None

@@ -54,6 +54,11 @@ class FakeHost:
         self.candidate = manifest.version
         return 12.0
 
+    def load_original(self, version_dir: Path, manifest: Manifest) -> GoldenResult:
+        self._did(f"load_original {manifest.version}")
+        self._check(version_dir, manifest)
+        return GoldenResult(passed=True, value=0.99, limit=0.9, samples=10)
+
     def golden(self) -> GoldenResult:
         self._did(f"golden {self.candidate}")
         value = self.golden_value.get(self.candidate, 0.99)

@@ -46,6 +46,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     topic_prefix: str
     broker_host: str
     broker_port: int
+    bench: bool = False
 
 
 def enrol(token: str, server: str, directory: Path, *, replace: bool = False) -> Answer:
@@ -180,4 +181,4 @@ def _write(directory: Path, answer: Answer, key: ec.EllipticCurvePrivateKey, bas
     shutil.rmtree(old, ignore_errors=True)
 
 
-_AGENT_FIELDS = ("device", "hardware_class", "site", "shard", "topic_prefix", "broker_host", "broker_port")
+_AGENT_FIELDS = ("device", "hardware_class", "site", "shard", "topic_prefix", "broker_host", "broker_port", "bench")

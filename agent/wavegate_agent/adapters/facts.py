@@ -10,7 +10,15 @@ from pathlib import Path
 
 from wavegate_agent.core.verify import DEFAULT_DOMAINS, DeviceFacts
 
-__all__ = ["Facts", "agent_rss_mb", "device_facts", "hello_facts", "memory_available_mb", "temperature_c"]
+__all__ = [
+    "Facts",
+    "agent_rss_mb",
+    "device_facts",
+    "frequency_mhz",
+    "hello_facts",
+    "memory_available_mb",
+    "temperature_c",
+]
 
 Facts = dict[str, str | int | float | None]
 
@@ -79,6 +87,17 @@ def temperature_c() -> float | None:
         if text.lstrip("-").isdigit():
             readings.append(int(text) / 1000)
     return max(readings, default=None)
+
+
+def frequency_mhz() -> float | None:
+    """The clock of the fastest core right now, or None where the kernel does not tell."""
+    places = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
+    readings = [int(text) / 1000 for place in places if (text := _read(str(place)).strip()).isdigit()]
+    for line in _read("/proc/cpuinfo").splitlines() if not readings else ():
+        name, _, value = line.partition(":")
+        if name.strip() == "cpu MHz" and value.strip().replace(".", "", 1).isdigit():
+            readings.append(float(value))
+    return round(max(readings), 1) if readings else None
 
 
 def cgroup_kind() -> str:

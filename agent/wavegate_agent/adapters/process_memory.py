@@ -16,12 +16,13 @@ class Memory:
     rss_mb: float | None = None
     anon_mb: float | None = None
     data_mb: float | None = None
+    peak_mb: float | None = None
 
 
 def process_memory(pid: int | None = None) -> Memory:
     """Memory of a process (None: this one); all None when it is gone."""
     fields = _fields(Path(f"/proc/{pid or 'self'}/status"))
-    return Memory(fields.get("VmRSS"), fields.get("RssAnon"), fields.get("VmData"))
+    return Memory(fields.get("VmRSS"), fields.get("RssAnon"), fields.get("VmData"), fields.get("VmHWM"))
 
 
 def available_mb() -> float | None:

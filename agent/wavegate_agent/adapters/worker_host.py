@@ -14,7 +14,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from wavegate_agent.adapters.bench_driver import BenchDriver
+from wavegate_agent.adapters.facts import frequency_mhz, temperature_c
 from wavegate_agent.adapters.listening import ListeningSockets
 from wavegate_agent.adapters.process_memory import available_mb
 from wavegate_agent.adapters.worker_process import WorkerProcess
@@ -28,7 +31,7 @@ from wavegate_agent.adapters.worker_roles import (
 )
 from wavegate_agent.core.link import Golden, Promote
 from wavegate_agent.core.live_stats import LiveStats
-from wavegate_shared.errors import DeviceError
+from wavegate_shared.errors import DeviceError, TrustError
 from wavegate_shared.manifest import Manifest
 from wavegate_shared.wire import Bench, GoldenResult
 
@@ -50,7 +53,8 @@ class WorkerHost:
         self._sockets = ListeningSockets(settings.unix_path, settings.tcp_port)
         self._roles = WorkerRoles(slot, settings, self._sockets)
         self._pool = self._roles.pool
-        self._load_ms = 0.0
+        self._load_ms = self._original_load_ms = 0.0
+        self._original_golden: GoldenResult | None = None
         self._priority = "none"
 
     # --- facts --------------------------------------------------------------------------------------------------------
@@ -108,7 +112,9 @@ class WorkerHost:
 
         Raises:
             DeviceError: `load_failed`, `candidate_crashed`, `model_rejected`, `incompatible` or `memory_short`.
+            TrustError: `bench_only`.
         """
+        _check_live(manifest)
         process = self._pool.spawn(version_dir, manifest, nice=0)
         try:
             self._load(process, candidate=False)
@@ -129,9 +135,7 @@ class WorkerHost:
             DeviceError: `load_failed`, `candidate_crashed`, `model_rejected`, `incompatible` or `memory_short`.
         """
         self.discard_candidate()
-        free = available_mb()
-        if free is not None and free < manifest.requires.memory_mb:
-            raise DeviceError("memory_short", f"{free:.0f} MB free, the version needs {manifest.requires.memory_mb} MB")
+        _demand_memory(manifest)
         start = time.monotonic()
         process = self._pool.spawn(version_dir, manifest, nice=self._settings.nice_candidate)
         with self._roles.lock:
@@ -144,13 +148,37 @@ class WorkerHost:
         self._load_ms = (time.monotonic() - start) * 1000
         return self._load_ms
 
+    def load_original(self, version_dir: Path, manifest: Manifest) -> GoldenResult:
+        """For a bench round: start what the candidate is measured beside, held back like it, and run its golden set.
+
+        Raises:
+            DeviceError: `bench_failed` (the original does not run here) or `memory_short`.
+        """
+        _demand_memory(manifest)
+        start = time.monotonic()
+        process = self._pool.spawn(version_dir, manifest, nice=self._settings.nice_candidate)
+        with self._roles.lock:
+            self._roles.original = process
+        try:
+            self._load(process, candidate=True)
+            self._original_load_ms = (time.monotonic() - start) * 1000
+            self._original_golden = self._golden_of(process)
+        except DeviceError as error:
+            if error.code == "memory_short":
+                raise
+            raise DeviceError("bench_failed", f"the original beside it: {error}") from error
+        return self._original_golden
+
     def golden(self) -> GoldenResult:
         """Run the candidate's golden set through its whole pipeline.
 
         Raises:
             DeviceError: `candidate_crashed`, or `golden_failed` when it did not finish.
         """
-        done = self._testee().call(
+        return self._golden_of(self._testee())
+
+    def _golden_of(self, process: WorkerProcess) -> GoldenResult:
+        done = process.call(
             lambda call: Golden(call=call), timeout_s=self._settings.golden_timeout_s, late="golden_failed"
         )
         if done.golden is None:
@@ -158,7 +186,7 @@ class WorkerHost:
         return done.golden
 
     def bench(self, should_stop: Callable[[], bool]) -> Bench:
-        """Measure the candidate beside the live version, paired and interleaved, within the duty cycle.
+        """Measure the candidate beside the live version (or the original, where one is loaded), paired and interleaved.
 
         Args:
             should_stop: asked in every slot.
@@ -166,21 +194,28 @@ class WorkerHost:
         Raises:
             DeviceError: `candidate_crashed`, or `bench_failed` when stopped before the first pair.
         """
-        settings = self._settings
+        settings, original = self._settings, self._roles.original
         driver = BenchDriver(
             candidate=self._testee(),
             live=self._roles.able_to_serve,
-            runs=settings.bench_runs,
+            runs=settings.round_runs if original is not None else settings.bench_runs,
             duty=settings.bench_duty,
             limit_s=settings.bench_limit_s,
+            original=original,
         )
-        return driver.run(should_stop, self._load_ms)
+        bench = driver.run(should_stop, self._load_ms)
+        side = bench.beside and msgspec.structs.replace(
+            bench.beside, load_ms=self._original_load_ms, golden=self._original_golden
+        )
+        state = {"temperature_c": temperature_c(), "frequency_mhz": frequency_mhz()}
+        return msgspec.structs.replace(bench, beside=side, threads=settings.intra_threads, **state)
 
     def discard_candidate(self) -> None:
-        """End the candidate; does nothing when there is none."""
+        """End the candidate, and the original it was measured beside; does nothing when there is none."""
         with self._roles.lock:
-            process, self._roles.candidate = self._roles.candidate, None
-        if process is not None:
+            ending = [process for process in (self._roles.candidate, self._roles.original) if process is not None]
+            self._roles.candidate = self._roles.original = None
+        for process in ending:
             self._pool.end(process)
 
     def _testee(self) -> WorkerProcess:
@@ -202,8 +237,10 @@ class WorkerHost:
 
         Raises:
             DeviceError: `swap_failed` or `candidate_crashed`; the old version still serves, the candidate is gone.
+            TrustError: `bench_only`: it was signed to be measured; nothing changed.
         """
         candidate = self._testee()
+        _check_live(candidate.manifest)
         start = time.monotonic()
         try:
             self._flip(candidate)
@@ -322,3 +359,17 @@ class WorkerHost:
         )
         if candidate:
             self._priority = done.text
+
+
+def _check_live(manifest: Manifest) -> None:
+    """The last of three guards (verification, machine, here): a candidate for benching gets no socket."""
+    if manifest.bench_only:
+        raise TrustError(
+            "bench_only", f"{manifest.model} {manifest.version} was signed for benching, not for going live"
+        )
+
+
+def _demand_memory(manifest: Manifest) -> None:
+    free = available_mb()
+    if free is not None and free < manifest.requires.memory_mb:
+        raise DeviceError("memory_short", f"{free:.0f} MB free, the version needs {manifest.requires.memory_mb} MB")

@@ -161,9 +161,9 @@ class Worker:
 
     def _do_bench(self, call: BenchRun) -> Reply:
         if self._listener.in_flight and not call.force:
-            return Done(call=call.call, bench=BenchSample(ran=False))
+            return Done(call=call.call, bench=BenchSample(ran=False, arrivals=self._listener.arrivals))
         if call.sample == ASK_ONLY:
-            return Done(call=call.call, bench=BenchSample(ran=True))
+            return Done(call=call.call, bench=BenchSample(ran=True, arrivals=self._listener.arrivals))
         version = self._loaded()
         single = self._load is None or self._load.intra_threads == 1
         clock = time.thread_time if single else time.process_time

@@ -44,6 +44,7 @@ class WorkerSettings:
         bench_runs: pairs in a benchmark.
         bench_duty: share of time its runs may take.
         bench_limit_s: a benchmark beside heavy traffic ends after this long with fewer pairs.
+        round_runs: pairs in a bench round.
     """
 
     unix_path: Path
@@ -57,6 +58,7 @@ class WorkerSettings:
     bench_runs: int = 40
     bench_duty: float = 0.1
     bench_limit_s: float = 60
+    round_runs: int = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class WorkerRoles:
         serving: has the sockets; not the live one while that is being restarted.
         standby: the previous version, loaded.
         candidate: under test.
+        original: what the candidate is measured beside in a bench round; never serves.
         previous: what a revert goes back to.
         flipping: a hand-over is on its way; a crash is dealt with at its end.
         crashes: how often a live worker ended by itself.
@@ -90,6 +93,7 @@ class WorkerRoles:
         self.serving: WorkerProcess | None = None
         self.standby: WorkerProcess | None = None
         self.candidate: WorkerProcess | None = None
+        self.original: WorkerProcess | None = None
         self.previous: tuple[Path, Manifest] | None = None
         self.flipping = False
         self.closing = False

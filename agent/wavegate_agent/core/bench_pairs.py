@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from wavegate_shared.wire import Bench
+from wavegate_shared.wire import Bench, BenchSide
 
-__all__ = ["Pair", "Timing", "quantile", "summarise"]
+__all__ = ["Pair", "Timing", "beside", "quantile", "summarise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One slot: the candidate's run and, where there is a live version, its run."""
+    """One slot: the candidate's run and, where there is one, that of the version beside it: the live one, or the original."""
 
     candidate: Timing
     live: Timing | None = None
@@ -49,6 +49,7 @@ def summarise(
         runs=len(pairs),
         p50_ms=quantile(walls, 0.5),
         p95_ms=quantile(walls, 0.95),
+        p99_ms=quantile(walls, 0.99),
         cpu_ms=median(pair.candidate.cpu_ms for pair in pairs),
         active_p50_ms=quantile(sorted(live.wall_ms for _, live in both), 0.5) if both else None,
         cpu_ratio=median(cpu) if cpu else None,
@@ -58,6 +59,16 @@ def summarise(
         rss_mb=rss_mb,
         anon_mb=anon_mb,
     )
+
+
+def beside(pairs: Sequence[Pair], sha256: str) -> BenchSide | None:
+    """The other side's own figures, None when no pair has one; memory and golden set are the caller's to add."""
+    runs = [pair.live for pair in pairs if pair.live is not None]
+    if not runs:
+        return None
+    walls = sorted(run.wall_ms for run in runs)
+    p50, p95, p99 = (quantile(walls, q) for q in (0.5, 0.95, 0.99))
+    return BenchSide(sha256=sha256, p50_ms=p50, p95_ms=p95, p99_ms=p99, cpu_ms=median(run.cpu_ms for run in runs))
 
 
 def quantile(values: Sequence[float], q: float) -> float:

@@ -119,12 +119,16 @@ Call: TypeAlias = Load | Golden | BenchRun | Promote | Serve | HandOver | Collec
 
 
 class BenchSample(msgspec.Struct, frozen=True, kw_only=True):
-    """One timed run; `ran` False when a live request was in flight, `disturbed` when one arrived meanwhile."""
+    """One timed run; `ran` False when a live request was in flight, `disturbed` when one arrived meanwhile.
+
+    `arrivals`: requests this worker ever got; two answers tell whether there is live traffic.
+    """
 
     ran: bool
     wall_ms: float = 0.0
     cpu_ms: float = 0.0
     disturbed: bool = False
+    arrivals: int = 0
 
 
 class VersionCounts(msgspec.Struct, frozen=True, kw_only=True):

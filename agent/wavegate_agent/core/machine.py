@@ -10,6 +10,7 @@ Rules that hold in every row (and are tested):
   so neither a revert nor a rollback ever downloads.
 - Network failures are retried for ever with back-off and count towards nothing; every other state change spends `BUDGET`.
 - A digest that failed here is quarantined and refused when offered again, until a signed override.
+- An order to bench ends in BENCH, whatever its work answers, and quarantines nothing: it never comes near the swap.
 - Every assignment ends in a report; after a crash it may be sent twice, never zero times. A deferred one is tried again.
 
 Not here: how anything is done (`steps.py`), how it is stored (`core/journal_format.py`), verification (`core/verify.py`).
@@ -105,7 +106,7 @@ TABLE: dict[DeviceState, Row] = {
     S.VERIFYING: Row(Verify(), S.LOADING, S.DISCARDING, OnRestart.REDO, OnOffer.SUPERSEDE),
     S.LOADING: Row(Load(), S.GOLDEN, S.DISCARDING, OnRestart.RELOAD, OnOffer.SUPERSEDE),
     S.GOLDEN: Row(RunGolden(), S.BENCH, S.DISCARDING, OnRestart.RELOAD, OnOffer.SUPERSEDE, short=S.READY),
-    S.BENCH: Row(BenchCandidate(), S.READY, S.DISCARDING, OnRestart.RELOAD, OnOffer.SUPERSEDE),
+    S.BENCH: Row(BenchCandidate(), S.READY, S.DISCARDING, OnRestart.RELOAD, OnOffer.SUPERSEDE, short=S.DISCARDING),
     S.READY: Row(Arm(), S.SWAPPING, S.DISCARDING, OnRestart.RELOAD, OnOffer.SUPERSEDE),
     S.SWAPPING: Row(Swap(), S.PROBATION, S.DISCARDING, OnRestart.RELOAD, OnOffer.DEFER),
     S.PROBATION: Row(Watch(), S.COMMITTED, S.REVERTING, OnRestart.REWATCH, OnOffer.REVERT),
@@ -184,7 +185,7 @@ def _take(slot: Slot, order: Order) -> tuple[Slot, tuple[Command, ...]]:
         slot, order=order, pending=None, outcome=None, code=None, detail="", attempts=0, moves=0, spare=None
     )
     forgiven: tuple[Command, ...] = (Forgive(order.version.sha256),) if order.override else ()
-    if slot.state is not S.BROKEN and slot.active == order.version:
+    if slot.state is not S.BROKEN and slot.active == order.version and not order.bench:
         done, commands = _enter(replace(taken, outcome=Outcome.PROVEN, detail="already active"), S.COMMITTED)
     else:
         done, commands = _enter(taken, S.OFFERED)
@@ -201,9 +202,9 @@ def _offered(slot: Slot, event: Offer) -> tuple[Slot, tuple[Command, ...]]:
         return _refuse_quarantined(slot, order)
     if row.offer is OnOffer.TAKE:
         return _take(slot, order)
-    if row.offer is OnOffer.DEFER:
-        return replace(slot, pending=order), ()
-    if slot.order is not None and slot.order.version == order.version:
+    if row.offer is OnOffer.DEFER or (order.bench and not slot.benching):
+        return replace(slot, pending=order), ()  # a measurement waits; it takes nobody's place
+    if slot.order is not None and (slot.order.version, slot.order.bench) == (order.version, order.bench):
         return _reordered(slot, order)
     waiting = replace(slot, pending=order)
     if row.offer is OnOffer.REVERT and slot.standby is not None:
@@ -235,12 +236,15 @@ def _reordered(slot: Slot, order: Order) -> tuple[Slot, tuple[Command, ...]]:
 
 def _done(slot: Slot, event: Done) -> tuple[Slot, tuple[Command, ...]]:
     row = TABLE[slot.state]
-    target = row.short if event.short and row.short is not None else row.done
+    quick = (slot.state is S.BENCH or (event.short and slot.state is not S.GOLDEN)) if slot.benching else event.short
+    target = row.short if quick and row.short is not None else row.done
     if target is None:
         return slot, ()
     match slot.state:
         case S.DISCARDING if slot.lost and slot.pending is None:
             target = S.FALLBACK  # what was tried did not help, so nothing serves yet
+        case S.BENCH if slot.benching:
+            slot = replace(slot, outcome=Outcome.BENCHED, code=None, detail="")
         case S.SWAPPING:
             slot = _pointers_after_swap(slot)
         case S.PROBATION:
@@ -316,7 +320,8 @@ def _leave(slot: Slot, target: DeviceState, code: str, detail: str) -> tuple[Slo
         code=code if first else slot.code,
         detail=short(detail) if first else slot.detail,
     )
-    guilty = slot.order.version.sha256 if first and slot.order is not None and code in QUARANTINED_BY else None
+    blamed = first and code in QUARANTINED_BY and not slot.benching
+    guilty = slot.order.version.sha256 if blamed and slot.order is not None else None
     moved, commands = _enter(left, target)
     return moved, ((Quarantine(guilty), *commands) if guilty else commands)
 
@@ -388,4 +393,4 @@ def mermaid() -> str:
     return "\n".join(lines) + "\n"
 
 
-_SHORT = {S.PREFLIGHT: "already on disk", S.GOLDEN: "rollback"}
+_SHORT = {S.PREFLIGHT: "already on disk", S.GOLDEN: "rollback", S.BENCH: "only to be measured"}

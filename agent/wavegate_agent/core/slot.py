@@ -62,7 +62,7 @@ BEFORE_SWAP = frozenset(
 )
 """States in which the active version is still the old one."""
 
-DETAIL_BYTES = 120
+DETAIL_BYTES = 96
 """The journal has a fixed size, so what it says of a failure is short; the whole text stands in the log."""
 
 # --- values ---------------------------------------------------------------------------------------------------------
@@ -79,7 +79,11 @@ class Version:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What an accepted assignment says about one slot; see `SlotAssignment` and `Assignment` for the fields."""
+    """What an accepted assignment says about one slot; see `SlotAssignment` and `Assignment` for the fields.
+
+    Attributes:
+        bench: the version is only to be measured; what to measure it beside stands in the envelope.
+    """
 
     seq: int
     version: Version
@@ -87,6 +91,7 @@ class Order:
     allow_older: bool = False
     override: bool = False
     probation: Probation = field(default_factory=Probation)
+    bench: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +136,11 @@ class Slot:
         if self.pending is not None:
             pointers.append(self.pending.version)
         return tuple(dict.fromkeys(version for version in pointers if version is not None))
+
+    @property
+    def benching(self) -> bool:
+        """Whether the order in hand is to measure a version, never to run it."""
+        return self.order is not None and self.order.bench
 
     @property
     def busy(self) -> bool:
@@ -257,7 +267,7 @@ class RunGolden(Work):
 
 
 class BenchCandidate(Work):
-    """Measure the candidate beside the active version."""
+    """Measure the candidate beside the active version. Short: that was all that was asked for."""
 
     __slots__ = ()
 

@@ -46,3 +46,38 @@ def test_a_live_worker_that_dies_does_not_end_the_benchmark(tmp_path: Path) -> N
 
         assert host.bench(once).runs == 30
         assert host.crashes == 1
+
+
+def test_a_round_measures_beside_the_original_and_leaves_the_live_worker_alone(tmp_path: Path) -> None:
+    with running_host(tmp_path, round_runs=12, nice_candidate=19) as host:
+        host.start_live(*linear_version(tmp_path, 1))
+        host.load_candidate(*linear_version(tmp_path, 3))
+        golden = host.load_original(*linear_version(tmp_path, 2, hidden=512, layers=12))
+        served = host.live_pid
+        bench = host.bench(lambda: False)
+        assert host.live_pid == served
+        host.discard_candidate()
+    side = bench.beside
+    assert side is not None
+    assert (bench.runs, side.golden) == (12, golden)
+    assert side.p50_ms <= side.p95_ms <= side.p99_ms
+    assert side.cpu_ms > bench.cpu_ms
+    assert bench.cpu_ratio is not None
+    assert bench.cpu_ratio < 0.9
+    assert bench.p99_ms is not None
+    assert bench.peak_mb is not None
+    assert side.peak_mb is not None
+    assert bench.threads == 1
+    assert side.load_ms > 0
+
+
+def test_live_requests_are_spared_during_a_round(tmp_path: Path) -> None:
+    with running_host(tmp_path, round_runs=6, bench_limit_s=8.0) as host:
+        host.start_live(*linear_version(tmp_path, 1))
+        host.load_candidate(*linear_version(tmp_path, 3))
+        host.load_original(*linear_version(tmp_path, 2))
+        with Clients(tmp_path / "infer.sock", 1) as clients:
+            bench = host.bench(lambda: False)
+    assert bench.runs >= 5
+    assert clients.faults == []
+    assert clients.versions == {1}

@@ -22,7 +22,9 @@ from wavegate_shared.states import DeviceState, Outcome
 
 LONG = Version(model="m" * 63, version=2**31, sha256="f" * 64)
 PROBATION = Probation(seconds=1e6 + 1 / 3, requests=10**7, max_error_share=1 / 3, max_p99_ratio=10 / 3)
-ORDER = Order(seq=2**31, version=LONG, rollout="r" * 40, allow_older=False, override=False, probation=PROBATION)
+ORDER = Order(
+    seq=2**31, version=LONG, rollout="r" * 40, allow_older=False, override=False, probation=PROBATION, bench=False
+)
 FULL_SLOT = Slot(
     state=DeviceState.DISCARDING,
     active=LONG,
