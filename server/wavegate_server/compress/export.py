@@ -38,14 +38,21 @@ _FOREIGN = Path(__file__).with_name("foreign")
 
 @dataclass(frozen=True, slots=True)
 class _Worker:
-    script: str
+    module: str
     packages: tuple[str, ...]
     size: str
 
+    @property
+    def script(self) -> Path:
+        """The worker's file: another environment's Python does not know our packages."""
+        return _FOREIGN / f"{self.module.rpartition('.')[2]}.py"
+
 
 _WORKERS = {
-    "openvino": _Worker("openvino_worker.py", ("openvino==2026.4.1", "numpy"), "280 MB"),
-    "tflite": _Worker("tflite_worker.py", ("litert-torch==0.10.0", "torch==2.13.0", "numpy"), "2.1 GB"),
+    "openvino": _Worker("wavegate_server.compress.foreign.openvino_worker", ("openvino==2026.4.1", "numpy"), "280 MB"),
+    "tflite": _Worker(
+        "wavegate_server.compress.foreign.tflite_worker", ("litert-torch==0.10.0", "torch==2.13.0", "numpy"), "2.1 GB"
+    ),
 }
 REFUSED = {
     "tensorrt": (
@@ -229,7 +236,7 @@ def _converted(
             memory_bytes=_MEMORY_BYTES,
         )
     progress(f"converting to {target}, and running the result")
-    command = [str(python), "-I", str(_FOREIGN / _WORKERS[target].script)]
+    command = [str(python), "-I", str(_WORKERS[target].script)]
     job = {"command": command, "source": str(source), "target": str(made), "inputs": reference["inputs"]}
     files = {"feeds": str(folder / "feeds.npz"), "got": str(folder / "got.npz")}
     answer = run_child(
