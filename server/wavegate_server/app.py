@@ -30,6 +30,7 @@ from wavegate_server.adapters.mqtt import Downlink
 from wavegate_server.adapters.objects import Objects
 from wavegate_server.api import create_api
 from wavegate_server.api.context import Context
+from wavegate_server.compress_runner import CompressRunner
 from wavegate_server.config import Settings
 from wavegate_server.delivery import Delivery
 from wavegate_server.engine import Engine
@@ -135,6 +136,9 @@ def _start_loops(stack: ExitStack, context: Context, trust: setup.Trust, broker:
     stack.callback(ingest.close)
     engine.start()
     stack.callback(engine.stop)
+    compressor = CompressRunner(database, context.objects, settings.compress_dir, now=context.clock)
+    compressor.start()
+    stack.callback(compressor.stop)
     if not ingest.wait_connected(_CONNECT_TIMEOUT_S):
         raise UsageError("setup", f"the {broker.kind} broker at {broker.host}:{broker.port} does not let the server in")
 

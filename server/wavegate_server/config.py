@@ -69,6 +69,11 @@ class Settings(BaseSettings):
         return self.data_dir / "objects"
 
     @property
+    def compress_dir(self) -> Path:
+        """Compression jobs under way, and the steps they have finished."""
+        return self.data_dir / "compress"
+
+    @property
     def broker_dir(self) -> Path:
         """Generated broker configuration."""
         return self.data_dir / "broker"

@@ -1,8 +1,8 @@
 """The database's tables (SQLModel). Not here: queries (`reads`, `ingest_store`, ...) and migrations (`migrations/`).
 
 Times are aware UTC. Table models are not validated by SQLModel: input is checked at the edge (API schemas, wire structs).
-JSON columns hold what is only ever read back whole. The hot tables are in `tables_telemetry` and named here too, so that
-one import knows the whole schema.
+JSON columns hold what is only ever read back whole. The hot tables are in `tables_telemetry`, those of compression jobs in
+`tables_compress`; both are named here too, so that one import knows the whole schema.
 """
 
 from datetime import datetime
@@ -12,6 +12,7 @@ from sqlalchemy import Column, Index, LargeBinary, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from wavegate_server.adapters.table_columns import METADATA, json_column, time_column
+from wavegate_server.adapters.tables_compress import CompressEvent, CompressJob
 from wavegate_server.adapters.tables_telemetry import DeviceRollup, FleetRollup, TelemetryWindow, Watermark
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "ApiToken",
     "AuditEvent",
     "BrowserSession",
+    "CompressEvent",
+    "CompressJob",
     "Device",
     "DeviceAssignment",
     "DeviceEvent",

@@ -1,11 +1,5 @@
 """Models: import a bundle, publish, take back, alias, look at."""
 
-import hashlib
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path as FilePath
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Path, Response, UploadFile
@@ -16,12 +10,13 @@ from wavegate_server.adapters import reads, reads_page
 from wavegate_server.adapters.database import read, write
 from wavegate_server.adapters.model_register import Alias, get_model, get_version, mark_revoked, set_alias
 from wavegate_server.api.auth import ModelWriter, Reader
-from wavegate_server.api.context import Context, Ctx
+from wavegate_server.api.context import Ctx
 from wavegate_server.api.etags import IfMatch, check_match, etag
 from wavegate_server.api.model_views import AliasBody, ImportAnswer, ModelView, RevokeVersion, VersionView
 from wavegate_server.api.once import OnceKey
 from wavegate_server.api.pages import Page, Paging, page_of
 from wavegate_server.api.problems import problem_responses
+from wavegate_server.api.uploads import stored_upload
 from wavegate_server.core.class_limits import over_limit
 from wavegate_shared.errors import UsageError
 
@@ -30,7 +25,6 @@ __all__ = ["router"]
 router = APIRouter(tags=["models"])
 ModelName = Annotated[str, Path(max_length=63, examples=["address-match"])]
 Number = Annotated[int, Path(ge=1, le=2**31 - 1, examples=[2])]
-_BLOCK = 1 << 20
 
 
 @router.get("/models", operation_id="list_models", summary="List models")
@@ -158,7 +152,7 @@ def import_bundle(
     unchecked: Annotated[bool, Form(description="register it even when its golden set fails on this host")] = False,
 ) -> Response:
     """A zip of the bundle's directory. The same bundle again gives the version it already is (200)."""
-    with _stored(bundle, context) as (path, digest):
+    with stored_upload(bundle, context) as (path, digest):
         once = once.for_body(f"{digest}:{unchecked}")
         with read(context.engine) as session:
             if replayed := once.replay(session):
@@ -175,31 +169,6 @@ def import_bundle(
         answer = ImportAnswer(created=ref.created, version=view, warnings=above)
         location = {"Location": f"/api/v1/models/{ref.model}/versions/{ref.number}"}
         return once.answer(session, answer, status=201 if ref.created else 200, headers=location)
-
-
-@contextmanager
-def _stored(upload: UploadFile, context: Context) -> Iterator[tuple[FilePath, str]]:
-    """The upload as a file of its own, with its SHA-256; the file is gone afterwards."""
-    place = context.settings.data_dir / "uploads"
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(suffix=".zip", dir=place)
-    path = FilePath(name)
-    try:
-        yield path, _copy(upload, handle, path)
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _copy(upload: UploadFile, handle: int, path: FilePath) -> str:
-    digest = hashlib.sha256()
-    try:
-        with os.fdopen(handle, "wb") as file:
-            while block := upload.file.read(_BLOCK):
-                digest.update(block)
-                file.write(block)
-    except OSError as error:
-        raise UsageError("setup", f"the upload could not be kept below {path.parent}: {error.strerror}") from error
-    return digest.hexdigest()
 
 
 def _model_view(session: Session, name: str) -> ModelView:

@@ -14,7 +14,16 @@ from wavegate_server.core.paired import Drop
 from wavegate_shared.errors import UsageError
 from wavegate_shared.metrics import Direction, Metric
 
-__all__ = ["BudgetItem", "Measured", "Verdict", "allowed_drop", "judge", "parse_budget", "words"]
+__all__ = [
+    "BudgetItem",
+    "Measured",
+    "Verdict",
+    "allowed_drop",
+    "default_budget",
+    "judge",
+    "parse_budget",
+    "words",
+]
 
 _ITEM = re.compile(
     r"(?P<name>[a-z_0-9]+)\s*(?P<op><=|>=|=)\s*(?P<sign>[-+]?)(?P<number>[0-9]*\.?[0-9]+)\s*(?P<unit>[a-zA-Z%]*)"
@@ -66,6 +75,11 @@ class Verdict:
     value: float
     low: float | None = None
     high: float | None = None
+
+
+def default_budget(metric: Metric) -> str:
+    """A budget that most models can meet without training, for a metric where more, or less, is better."""
+    return "size=-70%,drop=2pt" if metric.direction is Direction.UP else "size=-70%,error=+5%"
 
 
 def parse_budget(text: str, metric: Metric) -> list[BudgetItem]:

@@ -1,0 +1,8 @@
+"""The real job process with a single recipe, so that a test takes seconds."""
+
+from wavegate_server.compress import recipes
+from wavegate_server.compress.job_process import main
+
+if __name__ == "__main__":
+    recipes.RECIPES = (recipes.named("int8-dynamic-per-channel"),)
+    main()
