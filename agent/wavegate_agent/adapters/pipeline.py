@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from wavegate_agent.adapters.ort import Session
-from wavegate_agent.adapters.preprocess import build_post, build_pre
-from wavegate_agent.adapters.tensors import Array, datatype_of, to_array
+from wavegate_agent.adapters.preprocess import build_post, build_pre, declared
+from wavegate_agent.adapters.tensors import DTYPES, Array, datatype_of, to_array
 from wavegate_agent.core.oip import Tensor
 from wavegate_agent.core.onnx_scan import scan
 from wavegate_shared.errors import DeviceError, TrustError, UsageError, WavegateError
 from wavegate_shared.manifest import Artifact, Manifest, TensorSpec, decode_manifest
 from wavegate_shared.metrics import SCORERS, at_least_as_good, evaluate
+from wavegate_shared.preprocess import decoded_inputs
 from wavegate_shared.wire import GoldenResult
 
 __all__ = ["LoadedVersion", "load_version"]
@@ -57,7 +58,8 @@ class LoadedVersion:
         self.manifest = manifest
         self.digest = digest
         self._pre = build_pre(manifest, directory)
-        self._post = build_post(manifest, directory)
+        self._post = build_post(manifest)
+        self._files = decoded_inputs(declared(manifest.pre))
         if manifest.metric.name not in SCORERS:
             raise DeviceError("incompatible", f"metric {manifest.metric.name!r} is not known to this agent")
         self._golden = _read_golden(directory / manifest.golden.artifact, manifest)
@@ -83,14 +85,23 @@ class LoadedVersion:
             DeviceError: `inference_failed`.
         """
         names = {tensor.name for tensor in tensors}
-        arrays = {tensor.name: to_array(tensor) for tensor in tensors}
-        if names == self._api_inputs.keys():
+        arrays = {tensor.name: to_array(tensor, raw=tensor.name in self._files) for tensor in tensors}
+        if names == self._api_inputs.keys() and not self._is_ready(tensors):
             for tensor in tensors:
                 _check_spec(self._api_inputs[tensor.name], tensor)
             arrays = self._prepared(arrays)
         elif names != self._session.inputs.keys():
             raise UsageError("invalid", f"inputs {sorted(names)}; expected {sorted(self._api_inputs)}")
         return self._finished(self._session.run(self._checked(arrays)))
+
+    def _is_ready(self, tensors: tuple[Tensor, ...]) -> bool:
+        """Whether these are the graph's own inputs where API and graph call them the same: told by their types."""
+        if not self._pre or self._session.inputs.keys() != self._api_inputs.keys():
+            return False
+        specs = self._api_inputs
+        return any(tensor.datatype != specs[tensor.name].datatype for tensor in tensors) and all(
+            DTYPES.get(tensor.datatype) == self._session.inputs[tensor.name] for tensor in tensors
+        )
 
     def run_sample(self, index: int) -> list[Array]:
         """The graph's outputs for one golden sample, pre-processing included."""

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wavegate_agent.core.oip import OutputTensor, Tensor, pack_strings, unpack_strings
+from wavegate_agent.core.oip import OutputTensor, Tensor, pack_strings, unpack_bytes, unpack_strings
 from wavegate_shared.errors import UsageError
 
 __all__ = ["DTYPES", "Array", "datatype_of", "from_array", "texts", "to_array"]
@@ -43,14 +43,27 @@ def texts(tensor: Tensor) -> list[str]:
     return tensor.data
 
 
-def to_array(tensor: Tensor) -> Array:
-    """A numeric or BYTES tensor as an array; binary numeric data is viewed, not copied."""
+def to_array(tensor: Tensor, *, raw: bool = False) -> Array:
+    """A numeric or BYTES tensor as an array; binary numeric data is viewed, not copied.
+
+    Args:
+        tensor: of a request.
+        raw: BYTES sent as binary data are files, not text: elements are `bytes`.
+    """
+    if tensor.datatype == "BYTES" and raw and isinstance(tensor.data, memoryview):
+        return _files(unpack_bytes(tensor.data, tensor.elements, tensor.name), tensor.shape)
     if tensor.datatype == "BYTES":
         return np.array(texts(tensor), dtype=object).reshape(tensor.shape)
     dtype = DTYPES[tensor.datatype]
     if isinstance(tensor.data, memoryview):
         return np.frombuffer(tensor.data, dtype=dtype).reshape(tensor.shape)
     return np.array(tensor.data, dtype=dtype).reshape(tensor.shape)
+
+
+def _files(values: list[bytes], shape: tuple[int, ...]) -> Array:
+    made = np.empty(len(values), dtype=object)
+    made[:] = values
+    return made.reshape(shape)
 
 
 def from_array(name: str, array: Array, *, binary: bool) -> OutputTensor:

@@ -35,6 +35,7 @@ __all__ = [
     "render_request",
     "render_response",
     "status_of",
+    "unpack_bytes",
     "unpack_strings",
 ]
 
@@ -322,6 +323,17 @@ def unpack_strings(data: memoryview, elements: int, name: str = "") -> list[str]
         UsageError: `invalid` when lengths do not add up or an element is not UTF-8.
     """
     texts: list[str] = []
+    for raw in unpack_bytes(data, elements, name):
+        try:
+            texts.append(raw.decode())
+        except UnicodeDecodeError as error:
+            raise UsageError("invalid", f"input {name}: an element is not UTF-8") from error
+    return texts
+
+
+def unpack_bytes(data: memoryview, elements: int, name: str = "") -> list[bytes]:
+    """BYTES elements as they are, for files sent as data. Raises UsageError `invalid` when lengths do not add up."""
+    found: list[bytes] = []
     at = 0
     while at < len(data):
         if at + 4 > len(data):
@@ -330,16 +342,13 @@ def unpack_strings(data: memoryview, elements: int, name: str = "") -> list[str]
         at += 4
         if at + size > len(data):
             raise UsageError("invalid", f"input {name}: an element is longer than the data")
-        try:
-            texts.append(str(data[at : at + size], "utf-8"))
-        except UnicodeDecodeError as error:
-            raise UsageError("invalid", f"input {name}: an element is not UTF-8") from error
+        found.append(bytes(data[at : at + size]))
         at += size
-        if len(texts) > elements:
+        if len(found) > elements:
             break
-    if len(texts) != elements:
+    if len(found) != elements:
         raise UsageError("invalid", f"input {name}: not the {elements} elements its shape needs")
-    return texts
+    return found
 
 
 def error_body(code: str, message: str) -> bytes:

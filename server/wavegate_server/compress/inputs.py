@@ -1,6 +1,6 @@
 """Samples from a bundle's npz files, pre-processed into what the graph takes: one feed per sample.
 
-The same declared operations run on the device before each inference; both sides use `wavegate_shared.wordpiece`.
+The same declared operations run on the device before each inference; both sides use `wavegate_shared.preprocess`.
 """
 
 import zipfile
@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wavegate_shared.errors import UsageError
+from wavegate_shared.errors import DeviceError, UsageError
 from wavegate_shared.metrics import Label
-from wavegate_shared.wordpiece import WordPiece
+from wavegate_shared.preprocess import Step, build_pre
 
 __all__ = ["Feed", "Samples", "count_samples", "load_samples"]
 
 Feed = dict[str, NDArray[Any]]
-_NUMPY = {"INT64": np.int64, "INT32": np.int32, "FP32": np.float32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +54,9 @@ def load_samples(npz: Path, pre: Sequence[Mapping[str, Any]], directory: Path) -
     inputs, labels = _read(npz)
     samples = len(next(iter(inputs.values())))
     feeds = [{name: array[i : i + 1] for name, array in inputs.items()} for i in range(samples)]
-    for step in pre:
-        feeds = _wordpiece(feeds, step, directory)
+    steps = _steps(pre, directory)
+    for number, feed in enumerate(feeds):
+        _prepare(feed, steps, f"{npz.name}, sample {number}")
     return Samples(feeds, None if labels is None else labels.astype(np.float64))
 
 
@@ -80,21 +80,17 @@ def _read(npz: Path) -> tuple[dict[str, NDArray[Any]], NDArray[Any] | None]:
     return inputs, labels
 
 
-def _wordpiece(feeds: list[Feed], step: Mapping[str, Any], directory: Path) -> list[Feed]:
-    vocab = (directory / str(step["vocab"])).read_text(encoding="utf-8").splitlines()
-    encoder = WordPiece(vocab, lowercase=bool(step.get("lowercase", True)), max_length=int(step["max_length"]))
-    done = []
-    for feed in feeds:
-        if step["input"] not in feed:
-            raise UsageError("bundle_invalid", f"pre operation wants input {step['input']!r}, the samples lack it")
-        texts = feed[step["input"]].astype(str)
-        pairs = texts.ndim == 2 and texts.shape[1] == 2
-        encoded = (
-            encoder.encode_pairs([(str(a), str(b)) for a, b in texts])
-            if pairs
-            else encoder.encode([str(text) for text in texts.reshape(-1)])
-        )
-        rest = {name: array for name, array in feed.items() if name != step["input"]}
-        made = {name: np.array(getattr(encoded, name), dtype=_NUMPY[kind]) for name, kind in step["outputs"].items()}
-        done.append({**rest, **made})
-    return done
+def _steps(pre: Sequence[Mapping[str, Any]], directory: Path) -> list[Step]:
+    try:
+        return build_pre(pre, lambda name: (directory / name).read_bytes())
+    except (DeviceError, ValueError, OSError) as error:
+        detail = error.detail if isinstance(error, DeviceError) else str(error)
+        raise UsageError("bundle_invalid", f"pre-processing: {detail}") from error
+
+
+def _prepare(feed: Feed, steps: Sequence[Step], place: str) -> None:
+    try:
+        for step in steps:
+            step(feed)
+    except UsageError as error:
+        raise UsageError("bundle_invalid", f"{place}: {error.detail}") from error

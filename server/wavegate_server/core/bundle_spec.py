@@ -41,6 +41,7 @@ _SCHEMA = 1
 SOURCE_FOLDER = "source"
 """The only folder in a bundle: the torch module's files, which stay on the server."""
 
+
 class GoldenFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The golden set: file, and the limit its metric must keep to (`floor` for up, `ceiling` for down)."""
 
