@@ -28,6 +28,7 @@ from onnxruntime.quantization import (
 
 from wavegate_server.compress import graphs
 from wavegate_server.compress.inputs import Feed, load_samples
+from wavegate_server.compress.magnitude import UNCHANGED, prune
 from wavegate_server.compress.recipes import Recipe, named
 from wavegate_server.compress.weights import to_float16, to_int4, to_int8_weights
 from wavegate_shared.errors import UsageError
@@ -45,7 +46,7 @@ _HISTOGRAM_SAMPLES = 32
 _OUTPUT_SHARE = 0.1
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
+class _Reader(CalibrationDataReader):
     def __init__(self, feeds: Sequence[Feed]) -> None:
         self._feeds = list(feeds)
         self._left = iter(self._feeds)
@@ -105,6 +106,10 @@ def apply(
     if recipe.method == "weights":
         to_int8_weights(model, recipe.ops, kept)
         graphs.save(model, target)
+    elif recipe.method == "magnitude":
+        zero = prune(model, threshold=recipe.threshold, sparsity=recipe.sparsity)
+        notes.append(f"{zero:.1%} of the weights are zero; {UNCHANGED}")
+        graphs.save(model, target)
     elif recipe.method == "float16":
         to_float16(model, target)
     elif recipe.method == "nbits":
@@ -129,7 +134,7 @@ def apply(
 
 def _small_output_layer(model: onnx.ModelProto, recipe: Recipe) -> list[str]:
     """The output layer where keeping it float costs little: its rounding errors are the only ones nothing evens out."""
-    if recipe.method in ("float16", "weights"):
+    if recipe.method in ("float16", "weights", "magnitude"):
         return []
     constants = graphs.constants_of(model.graph)
     held = {n.name: w for n in graphs.weighted_nodes(model) if (w := graphs.weight_of(n, constants)) is not None}
@@ -206,7 +211,9 @@ def _static(
 
 def _plan(source: Path, recipe: Recipe, kept: Sequence[str]) -> dict[str, str]:
     """Precision of each weighted node, as this recipe asks for."""
-    made = {"float16": "float16", "weights": "int8 stored, float32 computed"}.get(recipe.method, "int8")
+    made = {"float16": "float16", "magnitude": "float32", "weights": "int8 stored, float32 computed"}.get(
+        recipe.method, "int8"
+    )
     plan = {}
     for node in graphs.weighted_nodes(graphs.load(source, weights=False)):
         if recipe.method == "nbits":

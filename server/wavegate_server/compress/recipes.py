@@ -18,7 +18,8 @@ class Recipe:
 
     Attributes:
         name: what the reports call it.
-        method: `dynamic`, `static`, `weights` (int8 storage, float compute), `nbits` (4-bit MatMul) or `float16`.
+        method: `dynamic`, `static`, `weights` (int8 storage, float compute), `nbits` (4-bit MatMul), `float16`
+            or `magnitude` (small weights become zero).
         ops: operator types it applies to.
         families: model families it is tried on, with the reason given to the operator.
         why: that reason.
@@ -26,6 +27,8 @@ class Recipe:
         activations: `uint8` or `int8`, for static recipes.
         calibration: `minmax`, `entropy` or `percentile`; histograms fall back to `minmax` on variable shapes.
         faster: whether it can be faster than the original at all; the others are for size.
+        threshold: weights below it in magnitude become zero, for `magnitude`.
+        sparsity: share of each weight that becomes zero, for `magnitude`.
     """
 
     name: str
@@ -37,6 +40,8 @@ class Recipe:
     activations: str = "uint8"
     calibration: str = "minmax"
     faster: bool = True
+    threshold: float | None = None
+    sparsity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,8 @@ class Planned:
 _CONVS, _WORDS = frozenset({"cnn", "detector", "recurrent"}), frozenset({"transformer", "mlp", "recurrent"})
 _ALL = _CONVS | _WORDS | {"other"}
 _CLASSIC = frozenset({"cnn"})
+_HELD = ("Conv", "ConvTranspose", *_DENSE, "Gather")
+_ZEROS = "small weights become zero: file and speed unchanged; only the download shrinks, where a budget asks for that"
 
 RECIPES: tuple[Recipe, ...] = (
     Recipe(
@@ -140,12 +147,14 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "int8-weights",
         "weights",
-        ("Conv", "ConvTranspose", *_DENSE, "Gather"),
+        _HELD,
         _ALL,
         "int8 in the file, expanded at every run: a quarter of the size, hardly any loss, and slower",
         faster=False,
     ),
     Recipe("float16", "float16", (), _ALL, "half the size and no more; CPUs compute it no faster", faster=False),
+    Recipe("magnitude-below-0.01", "magnitude", _HELD, _ALL, _ZEROS, faster=False, threshold=0.01),
+    Recipe("magnitude-40-percent", "magnitude", _HELD, _ALL, _ZEROS, faster=False, sparsity=0.4),
 )
 
 

@@ -1,7 +1,8 @@
 """What a compression must reach, as the operator writes it: `size=-80%,drop=2pt,speed=3x`.
 
 Relative items: `size=-80%`, `drop=2pt` (points of the metric), `speed=3x`, `error=+5%` (for metrics where less is better).
-Absolute items: `size<=5MB`, `accuracy>=0.97` (or the metric's own name), `p95<=50ms`, `peak_mem<=128MB`.
+Absolute items: `size<=5MB`, `accuracy>=0.97` (or the metric's own name), `p95<=50ms`, `peak_mem<=128MB`. Of the file after
+zstd: `download=-30%`, `download<=2MB`.
 A verdict has the measured value and, where there is one, its interval; the metric's items are judged by the bad end of it.
 """
 
@@ -35,9 +36,13 @@ _FORMS = {
     ("error", "=", "%"): "error_change",
     ("size", "<=", "KB"): "size_bytes",
     ("size", "<=", "MB"): "size_bytes",
+    ("download", "=", "%"): "download_change",
+    ("download", "<=", "KB"): "download_bytes",
+    ("download", "<=", "MB"): "download_bytes",
     ("p95", "<=", "ms"): "p95_ms",
     ("peak_mem", "<=", "MB"): "peak_mb",
 }
+_LESS = ("size_change", "download_change")
 _EXAMPLES = "size=-80%, drop=2pt, speed=3x, error=+5%, size<=5MB, accuracy>=0.97, p95<=50ms, peak_mem<=128MB"
 
 
@@ -52,7 +57,7 @@ class BudgetItem:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured of a candidate beside its original."""
+    """What was measured of a candidate beside its original. `download_*`: bytes after zstd, where a budget asks for them."""
 
     size_bytes: int
     size_before: int
@@ -64,6 +69,8 @@ class Measured:
     value: float
     value_before: float
     drop: Drop
+    download_bytes: int = 0
+    download_before: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +110,10 @@ def _parse_item(text: str, metric: Metric) -> BudgetItem:
     if name == metric.name and op == wanted and unit in ("", metric.unit):
         return BudgetItem(text, "metric", number)
     kind = _FORMS.get((name, op, unit))
-    if (
-        kind is None
-        or (kind == "size_change" and match["sign"] != "-")
-        or (kind != "size_change" and match["sign"] == "-")
-    ):
+    if kind is None or (kind in _LESS and match["sign"] != "-") or (kind not in _LESS and match["sign"] == "-"):
         raise UsageError("invalid", f"budget item {text!r} is not understood; examples: {_EXAMPLES}")
-    scale = {"size_change": -0.01, "drop": 0.01, "error_change": 0.01}.get(kind, 1.0)
-    scale = {"KB": 1e3, "MB": 1e6}.get(unit, scale) if kind == "size_bytes" else scale
+    scale = {"size_change": -0.01, "download_change": -0.01, "drop": 0.01, "error_change": 0.01}.get(kind, 1.0)
+    scale = {"KB": 1e3, "MB": 1e6}.get(unit, scale) if kind in ("size_bytes", "download_bytes") else scale
     return BudgetItem(text, kind, number * scale)
 
 
@@ -134,6 +137,8 @@ def _judge(item: BudgetItem, m: Measured) -> Verdict:
     value = {
         "size_change": m.size_bytes / m.size_before - 1,
         "size_bytes": float(m.size_bytes),
+        "download_change": m.download_bytes / max(m.download_before, 1) - 1,
+        "download_bytes": float(m.download_bytes),
         "speed": m.p50_before / m.p50_ms,
         "p95_ms": m.p95_ms,
         "peak_mb": m.peak_mb,

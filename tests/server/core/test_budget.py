@@ -103,3 +103,10 @@ def test_a_verdict_in_words_tells_a_loss_from_too_few_samples() -> None:
 def test_how_much_loss_a_budget_leaves_room_for(text: str, metric: Metric, before: float, room: float | None) -> None:
     found = allowed_drop(parse_budget(text, metric), metric, before)
     assert found == (room if room is None else pytest.approx(room))
+
+
+def test_a_download_item_is_of_the_compressed_file() -> None:
+    items = parse_budget("download=-30%,download<=2MB", ACCURACY)
+    assert [(item.kind, round(item.limit, 3)) for item in items] == [("download_change", -0.3), ("download_bytes", 2e6)]
+    with pytest.raises(UsageError):
+        parse_budget("download=30%", ACCURACY)
