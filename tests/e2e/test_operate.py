@@ -44,6 +44,7 @@ class Walk:
         beside = str(Path(sys.executable).parent)
         self.env = {
             **os.environ,
+            "WAVEGATE_CACHE": str(directory / "cache"),
             "PATH": f"{beside}:{os.environ['PATH']}",
             "WAVEGATE_DATA_DIR": str(directory / "server"),
             "WAVEGATE_BROKER": "embedded",

@@ -9,15 +9,18 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from importlib.metadata import version
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import wavegate_shared
 
 __all__ = ["Cache", "default_directory"]
 
 _ANSWER = "answer.json"
 _KEPT_BYTES = 8 << 30
-_FORMAT = 1
+_TOOLS = ("onnx", "onnxruntime", "numpy", "onnxslim", "onnx-ir", "torch", "torch-pruning")
 
 
 def default_directory() -> Path:
@@ -57,8 +60,7 @@ class Cache:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _key(self, kind: str, parts: dict[str, Any]) -> str:
-        tools = {name: version(name) for name in ("onnx", "onnxruntime", "numpy")}
-        text = json.dumps([_FORMAT, kind, parts, tools], sort_keys=True, default=str)
+        text = json.dumps([kind, parts, _maker()], sort_keys=True, default=str)
         return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
     def _prune(self) -> None:
@@ -68,3 +70,21 @@ class Cache:
             left -= sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
             if left < 0 and not folder.name.startswith(".part-"):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+@cache
+def _maker() -> dict[str, str]:
+    """What steps are made with: versions of the libraries, and a digest of our own code, which an upgrade changes."""
+    made = {name: _version(name) for name in _TOOLS}
+    code = hashlib.sha256()
+    for folder in (Path(__file__).parent, Path(wavegate_shared.__file__).parent):
+        for source in sorted(folder.glob("*.py")):
+            code.update(source.read_bytes())
+    return {**made, "code": code.hexdigest()}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""

@@ -83,8 +83,9 @@ class Story:
         self._say(f"v2: compressing v1 within the budget {BUDGET}")
         out = self._directory / "v2"
         answer = self._fleet.wavegate(
-            "compress", str(self._bundle), "--budget", BUDGET, "--out", str(out), accept=(0, 3)
-        )
+            "compress", str(self._bundle), "--budget", BUDGET, "--out", str(out),
+            "--cache", str(self._directory / "cache"), accept=(0, 3),
+        )  # fmt: skip
         if answer["chosen"] is None:
             raise UsageError("budget_not_met", "no candidate met the demo's budget: " + _reasons(answer))
         self.comparison = msgspec.convert(answer["comparison"], list[Comparison])

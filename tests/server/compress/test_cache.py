@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from wavegate_server.compress import cache as under_test
 from wavegate_server.compress.cache import Cache
 
 
@@ -35,3 +36,13 @@ def test_a_step_that_fails_or_is_interrupted_leaves_nothing(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
     assert cache.step("recipe", {}, lambda _: {"ok": True})[1] == {"ok": True}
     assert cache.hits == 0
+
+
+def test_an_upgrade_does_the_steps_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older code may have made something that today's would not."""
+    Cache(tmp_path).step("base", {}, lambda _: {"by": "old"})
+    made = under_test._maker()
+    assert made["onnx"]
+    assert made["code"]
+    monkeypatch.setattr(under_test, "_maker", lambda: {**made, "code": "another"})
+    assert Cache(tmp_path).step("base", {}, lambda _: {"by": "new"})[1] == {"by": "new"}
