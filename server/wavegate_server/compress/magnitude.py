@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from wavegate_server.compress import graphs
 from wavegate_shared.errors import UsageError
 
-__all__ = ["LEVEL", "UNCHANGED", "download_bytes", "prune"]
+__all__ = ["LEVEL", "UNCHANGED", "download_bytes", "is_pruned", "prune"]
 
 LEVEL = 3
 """zstd's level: what a server can afford for every version, and within a few percent of the slow ones on weights."""
@@ -32,6 +32,11 @@ class _Counted:
     def write(self, data: bytes) -> int:
         self.size += len(data)
         return len(data)
+
+
+def is_pruned(candidate: str) -> bool:
+    """Whether a candidate is of these recipes, by its name: the same kernels on the same shapes, so the same speed."""
+    return candidate.startswith("magnitude-")
 
 
 def prune(model: onnx.ModelProto, *, threshold: float | None = None, sparsity: float | None = None) -> float:
