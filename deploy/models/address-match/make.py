@@ -172,10 +172,15 @@ def make_bundle(shop: Workshop, teacher: CrossEncoder, student: Student, out: Pa
         parameters=_parameters(student.model),
         train_pairs=len(shop.splits["train"]),
         max_length=MAX_LENGTH,
+        evaluation=_figures_on(evaluation, expanded, tokenizer),
     )
     (folder / "README.md").write_text(readme(report), encoding="utf-8")
     for field, value in dataclasses.asdict(report).items():
         _say(f"  {field}: {value}")
+
+
+def _figures_on(pairs: list[Pair], expanded: onnx.ModelProto, tokenizer: WordPiece) -> Figures:
+    return measure.figures(measure.margins(graph.run(expanded, tokenizer, pairs)), measure.labels_of(pairs))
 
 
 def main() -> None:

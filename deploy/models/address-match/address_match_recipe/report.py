@@ -30,6 +30,7 @@ class Report:
         parameters: Of the student.
         train_pairs: Pairs it was trained on.
         max_length: Tokens a pair is cut to.
+        evaluation: Figures on the pairs of `eval.npz`.
     """
 
     febrl: list[tuple[str, Figures]]
@@ -48,6 +49,7 @@ class Report:
     parameters: int
     train_pairs: int
     max_length: int
+    evaluation: Figures
 
 
 def readme(report: Report) -> str:
@@ -102,6 +104,17 @@ neither in the golden nor in the calibration set.
 def _how_made(report: Report) -> str:
     held = report.febrl[0][1].n
     return f"""\
+What a machine checks (`tests/deploy` runs the model on `eval.npz` again):
+
+```yaml
+figures:
+  file: eval.npz
+  samples: {report.evaluation.n}
+  accuracy: {report.evaluation.accuracy:.4f}
+  f1: {report.evaluation.f1:.4f}
+  auc: {report.evaluation.auc:.4f}
+```
+
 ## Shape and size
 
 {report.parameters:,} parameters: 2 layers, hidden 384, 6 heads of 32, FFN 768, {report.vocab:,}

@@ -1,0 +1,146 @@
+"""Every bundle in deploy/models opens, becomes a version by the registry, is small, and keeps the figures its README states."""
+
+import math
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import yaml
+from onnx import TensorProto, numpy_helper
+
+from wavegate_server.adapters.bundles import open_bundle
+from wavegate_server.adapters.database import open_engine, sqlite_url
+from wavegate_server.adapters.objects import Objects
+from wavegate_server.adapters.tables import METADATA
+from wavegate_server.compress.inputs import load_samples
+from wavegate_server.core.bundle_spec import BundleSpec
+from wavegate_server.registry import import_bundle
+from wavegate_shared.metrics import LESS_IS_BETTER, SCORERS, Direction, Label, Metric, at_least_as_good, evaluate
+
+MODELS = Path(__file__).parents[2] / "deploy" / "models"
+BUNDLES = sorted(path.parent for path in MODELS.glob("*/bundle*/bundle.yaml"))
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+MAX_FILE_BYTES = 6_000_000
+BATCH = 50
+FEWEST_SAMPLES = {"golden": 150, "eval": 1_000}
+TOLERANCE = 0.003
+"""What another processor's arithmetic may move a figure by: shares of samples, or that share of an error."""
+
+shipped = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: str(path.relative_to(MODELS)))
+
+
+@cache
+def spec_of(bundle: Path) -> BundleSpec:
+    with open_bundle(bundle) as opened:
+        return opened.spec
+
+
+@cache
+def session_of(bundle: Path) -> Any:
+    model = onnx.load(str(bundle / spec_of(bundle).model_file))
+    for tensor in model.graph.initializer if spec_of(bundle).stored == "float16" else ():
+        if tensor.data_type == TensorProto.FLOAT16:
+            wide = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def answers(bundle: Path, file: str) -> tuple[list[list[float]], list[Label]]:
+    """Flat outputs and labels through the operations the bundle declares; inputs of one shape go in together."""
+    samples = load_samples(bundle / file, spec_of(bundle).pre, bundle)
+    alike: dict[str, list[int]] = {}
+    for at, feed in enumerate(samples.feeds):
+        alike.setdefault(str([array.shape for array in feed.values()]), []).append(at)
+    outputs: list[list[float]] = [[] for _ in samples.feeds]
+    for rows in alike.values():
+        for start in range(0, len(rows), BATCH):
+            some = rows[start : start + BATCH]
+            feed = {name: np.concatenate([samples.feeds[at][name] for at in some]) for name in samples.feeds[some[0]]}
+            for at, output in zip(some, session_of(bundle).run(None, feed)[0], strict=True):
+                outputs[at] = output.reshape(-1).tolist()
+    return outputs, samples.label_list()
+
+
+def readme_figures(bundle: Path) -> dict[str, Any]:
+    """The one YAML block of the README that begins with `figures:`."""
+    text = (bundle / "README.md").read_text(encoding="utf-8")
+    blocks = [block.partition("```")[0] for block in text.split("```yaml\n")[1:]]
+    (found,) = [block for block in blocks if block.startswith("figures:")]
+    figures: dict[str, Any] = yaml.safe_load(found)["figures"]
+    return figures
+
+
+def metric_named(name: str, spec: BundleSpec) -> Metric:
+    direction = Direction.DOWN if name in LESS_IS_BETTER else Direction.UP
+    return spec.metric if name == spec.metric.name else Metric(name=name, direction=direction)
+
+
+def test_the_tasks_are_there() -> None:
+    names = {path.parent.name for path in BUNDLES}
+    assert {"address-match", "signal-inversion"} <= names
+
+
+@shipped
+def test_no_file_is_large_and_the_originals_stay_out(bundle: Path) -> None:
+    too_large = {file.name: file.stat().st_size for file in bundle.iterdir() if file.stat().st_size > MAX_FILE_BYTES}
+    assert too_large == {}
+
+
+@shipped
+def test_it_becomes_a_version(bundle: Path, tmp_path: Path) -> None:
+    engine = open_engine(sqlite_url(tmp_path / "db"))
+    METADATA.create_all(engine)
+    ref = import_bundle(engine, Objects(tmp_path / "objects"), bundle, unchecked=False, actor="test", now=NOW)
+    engine.dispose()
+    assert (ref.model, ref.number, ref.created) == (spec_of(bundle).model, 1, True)
+
+
+@shipped
+def test_it_keeps_the_figures_of_its_readme(bundle: Path) -> None:
+    stated = readme_figures(bundle)
+    outputs, labels = answers(bundle, stated.pop("file"))
+    assert len(outputs) == stated.pop("samples") >= FEWEST_SAMPLES["eval"]
+    assert spec_of(bundle).metric.name in stated
+    for name, value in stated.items():
+        assert name in SCORERS, f"{name} is no metric"
+        measured = evaluate(metric_named(name, spec_of(bundle)), outputs, labels)
+        assert math.isclose(measured, value, abs_tol=TOLERANCE), f"{name}: {measured:.4f}, the README says {value}"
+
+
+@shipped
+def test_the_golden_set_keeps_its_limit_and_repeats_its_reference(bundle: Path) -> None:
+    spec = spec_of(bundle)
+    outputs, labels = answers(bundle, spec.golden.file)
+    with np.load(bundle / spec.golden.file, allow_pickle=False) as arrays:
+        reference = arrays["reference"].reshape(len(outputs), -1)
+    assert len(outputs) >= FEWEST_SAMPLES["golden"]
+    if spec.recipe == "original":
+        np.testing.assert_allclose(np.array(outputs), reference, rtol=1e-3, atol=2e-3)
+    assert at_least_as_good(spec.metric, evaluate(spec.metric, outputs, labels), spec.golden_limit)
+
+
+@shipped
+def test_no_sample_is_in_two_sets(bundle: Path) -> None:
+    spec = spec_of(bundle)
+    names = [spec.golden.file, *(each.file for each in (spec.calib, spec.eval) if each is not None)]
+    seen: set[bytes] = set()
+    for name in names:
+        with np.load(bundle / name, allow_pickle=False) as arrays:
+            (array,) = [arrays[key] for key in arrays.files if key.startswith("input.")]
+        rows = {str(row.tolist()).encode() for row in array}
+        assert not rows & seen, f"{name} repeats samples of another set"
+        seen |= rows
+
+
+@shipped
+def test_the_readme_says_where_it_comes_from(bundle: Path) -> None:
+    text = (bundle / "README.md").read_text(encoding="utf-8")
+    assert "icence" in text
+    assert "synthetic" in text or "simulator" in text or "photo" in text
