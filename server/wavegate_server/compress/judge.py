@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from wavegate_server.compress.inputs import load_samples
+from wavegate_server.compress.magnitude import UNCHANGED, download_bytes, is_pruned
 from wavegate_server.compress.measure import Latency, probe
 from wavegate_server.compress.report import Candidate
+from wavegate_server.compress.splits import Split
 from wavegate_server.compress.trial import Made, Scored, Workbench, against
 from wavegate_server.core.bootstrap import drop_from_draws, set_drop
 from wavegate_server.core.budget import BudgetItem, Measured, Verdict, judge, words
@@ -32,10 +34,22 @@ class Judge:
         notes: what the reader of the report should know.
     """
 
-    def __init__(self, bench: Workbench, budget: Sequence[BudgetItem], original: Made, entry: str = "") -> None:
-        """Scores the original. Raises UsageError `bundle_invalid` when its outputs are not finite."""
+    def __init__(
+        self,
+        bench: Workbench,
+        budget: Sequence[BudgetItem],
+        original: Made,
+        entry: str = "",
+        split: Split | None = None,
+    ) -> None:
+        """Scores the original; `split` are the samples to judge on, None for all that report.
+
+        Raises:
+            UsageError: `bundle_invalid` when its outputs are not finite.
+        """
         self._bench, self._budget, self._original, self._entry = bench, budget, original, entry
-        self._split = bench.splits.report
+        self._split = split or bench.splits.report
+        self._downloads: dict[str, int] = {}
         self.before = bench.score(original, self._split)
         if not self.before.score.finite:
             raise UsageError("bundle_invalid", "the original gives outputs that are not finite (NaN or infinite)")
@@ -61,7 +75,7 @@ class Judge:
             after = self._bench.score(made, self._split)
             measured = self._measured(made, after, latency, level)
         except UsageError as error:
-            if error.code == "invalid":  # the user's metric: it fails on the original as well
+            if error.code in ("invalid", "metric_failed"):  # the user's metric: it fails on the original as well
                 raise
             return Candidate.failed(made.name, error.detail)
         verdicts = judge(self._budget, measured)
@@ -76,10 +90,11 @@ class Judge:
             verdicts=verdicts,
             words=sentences,
             offered=not reason,
-            reason=reason or _remark(measured),
+            reason=reason or (UNCHANGED if is_pruned(made.name) else _remark(measured)),
             notes=made.notes,
             plan=made.plan,
             float_nodes=made.float_nodes,
+            front=made.front,
         )
 
     def fits_without_metric(self, made: Made, latency: dict[str, Latency]) -> bool:
@@ -106,7 +121,8 @@ class Judge:
     def _measured(self, made: Made, after: Scored | None, latency: dict[str, Latency], level: float) -> Measured:
         same = after is None or made is self._original
         drop = Drop(0.0, 0.0, 0.0, self._split.samples, 0) if same or after is None else self._drop(after, level)
-        timed, old = latency[made.name], latency["original"]
+        old = latency["original"]
+        timed = old if is_pruned(made.name) else latency[made.name]  # noise of the clock is no speed
         metric = self._bench.bundle.spec.metric
         sign = -1.0 if metric.direction == "up" else 1.0
         before = self._before_value()
@@ -121,7 +137,17 @@ class Judge:
             value=before + sign * drop.value,
             value_before=before,
             drop=drop,
+            download_bytes=self._download(made),
+            download_before=self._download(self._original),
         )
+
+    def _download(self, made: Made) -> int:
+        """Bytes after zstd; 0 where the budget does not ask for them."""
+        if not any(item.kind.startswith("download") for item in self._budget):
+            return 0
+        if made.digest not in self._downloads:
+            self._downloads[made.digest] = download_bytes(made.path)
+        return self._downloads[made.digest]
 
     def _before_value(self) -> float:
         return self.before.score.value if not self._entry else self._custom(self.before)["before"]

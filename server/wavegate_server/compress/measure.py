@@ -86,11 +86,25 @@ def race(
     directory: Path,
     *,
     rounds: int = 12,
+    seconds: float = 600.0,
+    fronts: dict[str, dict[str, Any]] | None = None,
     timeout_s: float = TIMEOUT_S,
 ) -> dict[str, Latency]:
-    """Latency of several models on the same inputs, interleaved in one process. Raises like `score_model`."""
+    """Latency of several models on the same inputs, interleaved in one process. Raises like `score_model`.
+
+    Args:
+        models: files by name.
+        samples: npz of inputs.
+        spec: for its pre-processing.
+        directory: where that finds its files.
+        rounds: how often each input goes through each model.
+        seconds: no further round begins after that; two are always done.
+        fronts: "directory" and "pre" of models that have their own.
+        timeout_s: time limit.
+    """
     paths = {name: str(path) for name, path in models.items()}
-    job = {"kind": "race", "models": paths, "samples": str(samples), "rounds": rounds}
+    job = {"kind": "race", "models": paths, "samples": str(samples), "rounds": rounds, "seconds": seconds}
+    job["fronts"] = fronts or {}
     answer = probe({**job, "directory": str(directory), "pre": spec.pre}, timeout_s=timeout_s)
     return {name: Latency(**answer[name]) for name in models}
 

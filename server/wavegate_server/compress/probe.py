@@ -5,9 +5,10 @@ is a program: it may crash, hang or eat memory, and only then is its peak memory
 
 Jobs:
     {"kind": "score", "model": path, "samples": npz, "directory": dir, "pre": [...], "metric": {...}, "rows": [..] or null,
-     "outputs": npz to write or null}
+     "outputs": npz to write or null, "threads": n}
         -> {"scores": [..], "outputs_finite": bool, "load_ms", "peak_rss_mb", "samples", "top1": [..], "value"}
-    {"kind": "race", "models": {name: path}, "samples": npz, "directory": dir, "pre": [...], "rounds": n}
+    {"kind": "race", "models": {name: path}, "samples": npz, "directory": dir, "pre": [...], "rounds": n, "seconds": s,
+     "fronts": {name: {"directory", "pre"}} of models with their own pre-processing}
         -> {name: {"p50_ms", "p95_ms", "cpu_ms"}}, all interleaved in this one process, one intra-op thread
     {"kind": "custom", "entry": "file.py:function", "before": npz, "after": npz, "samples": npz, "rows", "rounds": n}
         -> {"before", "after", "drops": [..]} by the user's own metric, on the set and on resampled sets
@@ -35,6 +36,7 @@ from wavegate_shared.metrics import Metric, evaluate, score
 __all__ = ["main"]
 
 _RACE_SAMPLES = 24
+_LEAST_ROUNDS = 2
 
 
 def main() -> int:
@@ -56,9 +58,9 @@ def main() -> int:
     return 1 if "error" in answer else 0
 
 
-def _session(path: str) -> ort.InferenceSession:
+def _session(path: str, threads: int = 1) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -86,7 +88,7 @@ def _score(job: dict[str, Any]) -> dict[str, Any]:
     samples = _samples(job)
     metric = msgspec.convert(job["metric"], Metric)
     started = time.perf_counter()
-    session = _session(job["model"])
+    session = _session(job["model"], job.get("threads", 1))
     load_ms = (time.perf_counter() - started) * 1000
     outputs = [_flat(_run(session, feed)[0]) for feed in samples.feeds]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -119,17 +121,20 @@ def _write_outputs(path: Path, outputs: list[list[float]]) -> None:
 
 
 def _race(job: dict[str, Any]) -> dict[str, Any]:
-    feeds = _samples(job).feeds[:_RACE_SAMPLES]
+    common = _samples(job).feeds[:_RACE_SAMPLES]
     sessions = {name: _session(path) for name, path in job["models"].items()}
-    known = {name: {entry.name for entry in session.get_inputs()} for name, session in sessions.items()}
+    inputs = {name: _samples({**job, **front}).feeds[:_RACE_SAMPLES] for name, front in job["fronts"].items()}
+    feeds = {name: _known(session, inputs.get(name, common)) for name, session in sessions.items()}
     wall: dict[str, list[float]] = {name: [] for name in sessions}
     cpu: dict[str, list[float]] = {name: [] for name in sessions}
+    ends = time.monotonic() + job["seconds"]
     for number in range(job["rounds"] + 1):
-        for feed in feeds:
+        if number > _LEAST_ROUNDS and time.monotonic() > ends:
+            break
+        for at in range(len(common)):
             for name, session in sessions.items():
-                wanted = {key: array for key, array in feed.items() if key in known[name]}
                 started, used = time.perf_counter(), time.thread_time()
-                session.run(None, wanted)
+                session.run(None, feeds[name][at])
                 if number:  # round 0 warms every input shape
                     wall[name].append((time.perf_counter() - started) * 1000)
                     cpu[name].append((time.thread_time() - used) * 1000)
@@ -141,6 +146,11 @@ def _race(job: dict[str, Any]) -> dict[str, Any]:
         }
         for name in sessions
     }
+
+
+def _known(session: ort.InferenceSession, feeds: list[Feed]) -> list[Feed]:
+    names = {entry.name for entry in session.get_inputs()}
+    return [{name: array for name, array in feed.items() if name in names} for feed in feeds]
 
 
 def _feed(job: dict[str, Any]) -> dict[str, Any]:
@@ -178,7 +188,7 @@ def _entry(text: str) -> Callable[..., Any]:
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the user's code may raise anything, and the user is to see it
-        raise UsageError("invalid", f"the metric file raised {type(error).__name__}: {error}") from error
+        raise UsageError("metric_failed", f"the metric file raised {type(error).__name__}: {error}") from error
     function = getattr(module, name, None)
     if not callable(function):
         raise UsageError("invalid", f"{file} has no function {name!r}")
@@ -190,10 +200,10 @@ def _call(function: Callable[..., Any], outputs: list[np.ndarray[Any, Any]], lab
         value = float(function(outputs, labels))
     except Exception as error:  # as above
         raise UsageError(
-            "invalid", f"the metric raised {type(error).__name__} on {len(outputs)} samples: {error}"
+            "metric_failed", f"the metric raised {type(error).__name__} on {len(outputs)} samples: {error}"
         ) from error
     if not np.isfinite(value):
-        raise UsageError("invalid", f"the metric gave {value} on {len(outputs)} samples; it must take any subset")
+        raise UsageError("metric_failed", f"the metric gave {value} on {len(outputs)} samples; it must take any subset")
     return value
 
 

@@ -19,6 +19,7 @@ from wavegate_shared.manifest import Comparison
 
 if TYPE_CHECKING:
     from wavegate_server.compress.judge import Judge
+    from wavegate_server.compress.trial import Front
 
 __all__ = ["Candidate", "Event", "JobResult", "as_json", "comparison", "pareto", "write_result"]
 
@@ -27,14 +28,21 @@ PLAN_FILE = "plan.json"
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One step of a job, for a progress display. `best` names the best candidate so far, where there is one."""
+    """One step of a job, for a progress display.
+
+    Attributes:
+        best: names the best candidate so far, where there is one.
+        detail: how far a long step is, as "epoch 2, step 300 of 900, loss 0.021, best drop 0.40 pt".
+    """
 
     stage: str
     candidate: str = ""
     best: str = ""
+    detail: str = ""
 
     def __str__(self) -> str:
         parts = [f"{self.candidate}: {self.stage}" if self.candidate else self.stage]
+        parts += [self.detail] if self.detail else []
         return " · ".join([*parts, f"best so far {self.best}"] if self.best else parts)
 
 
@@ -54,6 +62,7 @@ class Candidate:
     notes: list[str] = field(default_factory=list)
     plan: dict[str, str] = field(default_factory=dict)
     float_nodes: list[str] = field(default_factory=list)
+    front: "Front | None" = None
 
     @classmethod
     def failed(cls, recipe: str, reason: str) -> "Candidate":
@@ -129,6 +138,9 @@ def write_result(bundle: Bundle, result: JobResult, out: Path) -> None:
         document.pop(only_the_originals, None)
     names = set(artifact_roles(spec)) | {entry.file for entry in (spec.calib, spec.eval) if entry}
     files = {name: chosen.path if name == spec.model_file else bundle.path(name) for name in sorted(names)}
+    if chosen.front is not None:
+        document["pre"] = chosen.front.pre
+        files.update(chosen.front.files)
     with tempfile.TemporaryDirectory(prefix="wavegate-plan-") as scratch:
         plan = Path(scratch) / PLAN_FILE
         text = {"recipe": chosen.recipe, "nodes": chosen.plan, "kept_float": chosen.float_nodes, "notes": chosen.notes}
@@ -151,6 +163,7 @@ def as_json(result: JobResult, out: Path | None) -> dict[str, Any]:
         "threads": 1,
         "notes": result.notes,
         "seconds": round(result.seconds, 1),
+        "cached_steps": result.cached_steps,
         "out": str(out) if out else None,
     }
 

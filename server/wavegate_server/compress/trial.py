@@ -3,7 +3,9 @@
 Every step is a cached subprocess; what goes wrong in one becomes the candidate's reason.
 """
 
+import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,16 +22,45 @@ from wavegate_server.compress.measure import Score, as_score, probe
 from wavegate_server.compress.splits import Split, Splits
 from wavegate_shared.errors import UsageError
 
-__all__ = ["Against", "Made", "Scored", "Workbench", "against"]
+__all__ = ["Against", "Front", "Made", "Scored", "Workbench", "against"]
 
 _CALIB_SAMPLES = 64
 _PACKAGE = "wavegate_server.compress"
 _CLOSE = 0.05
+_THREADS = min(4, os.cpu_count() or 1)
+"""For scoring, where only the answers count; races have one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """What lies in front of a graph: how samples become its inputs.
+
+    Attributes:
+        directory: where the operations find their files.
+        pre: the declared operations.
+        files: files by name that differ from the bundle's own; the result bundle gets these.
+        key: hash of all of it.
+    """
+
+    directory: Path
+    pre: list[dict[str, Any]]
+    files: dict[str, Path] = field(default_factory=dict)
+    key: str = ""
+
+    def place(self) -> dict[str, Any]:
+        """The part of a subprocess's job that says so."""
+        return {"directory": str(self.directory), "pre": self.pre}
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A candidate's file. `plan` is the precision of each weighted node; `float_nodes` were kept float by repair."""
+    """A candidate's file.
+
+    Attributes:
+        plan: the precision of each weighted node.
+        float_nodes: nodes kept float by repair.
+        front: its own pre-processing; None for the bundle's.
+    """
 
     name: str
     path: Path
@@ -37,6 +68,7 @@ class Made:
     notes: list[str] = field(default_factory=list)
     plan: dict[str, str] = field(default_factory=dict)
     float_nodes: list[str] = field(default_factory=list)
+    front: Front | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +105,8 @@ class Workbench:
         self._left_s = left_s
         pre = json.dumps(bundle.spec.pre, sort_keys=True, default=str)
         vocabularies = [bundle.spec.files[str(step["vocab"])] for step in bundle.spec.pre if "vocab" in step]
-        self._pre_key = [pre, vocabularies]
+        key = hashlib.sha256(json.dumps([pre, vocabularies]).encode()).hexdigest()
+        self.front = Front(bundle.directory, bundle.spec.pre, key=key)
 
     def timeout_s(self) -> float:
         """Limit of the next step.
@@ -101,66 +134,72 @@ class Workbench:
         return Made("original", folder / name, answer["sha256"])
 
     def base(self, original: Made) -> Made:
-        """The cleaned graph that recipes start from."""
-        choose = self.splits.choose
+        """The cleaned graph that recipes start from, of the original or of a student."""
+        choose, front = self.splits.choose, self.front_of(original)
 
         def make(folder: Path) -> dict[str, Any]:
             feed = folder / "feed.npz"
-            probe({"kind": "feed", **self._samples(choose), "target": str(feed)}, timeout_s=self.timeout_s())
+            samples = self._samples(choose, front)
+            probe({"kind": "feed", **samples, "target": str(feed)}, timeout_s=self.timeout_s())
             job = {"source": str(original.path), "target": str(folder / "base.onnx"), "stored": "float32"}
             answer = run_child(f"{_PACKAGE}.prepare", {**job, "probe": str(feed)}, timeout_s=self.timeout_s())
             return {**answer, "sha256": file_sha256(folder / "base.onnx")}
 
-        parts = {"model": original.digest, "choose": choose.digest, "pre": self._pre_key}
+        parts = {"model": original.digest, "choose": choose.digest, "pre": front.key}
         folder, answer = self.cache.step("base", {**parts, "slim": _has_slim()}, make)
-        return Made("base", folder / "base.onnx", answer["sha256"], answer["notes"])
+        return Made("base", folder / "base.onnx", answer["sha256"], answer["notes"], front=original.front)
 
     def make(self, recipe: str, base: Made, float_nodes: list[str], name: str) -> Made:
         """The candidate of a recipe, with these nodes left float. Raises UsageError: why there is none."""
-        calib = self.splits.calib
+        calib, front = self.splits.calib, self.front_of(base)
         job = {"recipe": recipe, "float_nodes": float_nodes, "samples": _CALIB_SAMPLES}
 
         def make(folder: Path) -> dict[str, Any]:
             more = {"source": str(base.path), "target": str(folder / "model.onnx"), "calib": str(calib.file)}
-            place = {"directory": str(self.bundle.directory), "pre": self.bundle.spec.pre, "rows": calib.rows}
+            place = {**front.place(), "rows": calib.rows}
             answer = run_child(f"{_PACKAGE}.quantise", {**job, **more, **place}, timeout_s=self.timeout_s())
             return {**answer, "sha256": file_sha256(folder / "model.onnx")}
 
-        parts = {"base": base.digest, **job, "calib": calib.digest, "rows": calib.rows, "pre": self._pre_key}
+        parts = {"base": base.digest, **job, "calib": calib.digest, "rows": calib.rows, "pre": front.key}
         folder, answer = self.cache.step("recipe", parts, make)
-        return Made(name, folder / "model.onnx", answer["sha256"], answer["notes"], answer["plan"], float_nodes)
+        file, notes = folder / "model.onnx", answer["notes"]
+        return Made(name, file, answer["sha256"], notes, answer["plan"], float_nodes, base.front)
 
     def scan(self, recipe: str, base: Made, seconds: float) -> list[dict[str, Any]]:
         """Blocks ranked by how much leaving them float helps."""
         calib, choose = self.splits.calib, self.splits.choose
         files = {"calib": str(calib.file), "choose": str(choose.file)}
         rows = {"calib_rows": calib.rows, "choose_rows": choose.rows}
-        place = {"directory": str(self.bundle.directory), "pre": self.bundle.spec.pre}
+        front = self.front_of(base)
 
         def make(_: Path) -> dict[str, Any]:
-            job = {"recipe": recipe, "source": str(base.path), "seconds": seconds, **files, **rows, **place}
+            job = {"recipe": recipe, "source": str(base.path), "seconds": seconds, **files, **rows, **front.place()}
             return run_child(f"{_PACKAGE}.repair", job, timeout_s=min(self.timeout_s(), 2 * seconds + 30))
 
         parts = {"recipe": recipe, "base": base.digest, "calib": calib.digest, "choose": choose.digest, **rows}
-        _, answer = self.cache.step("scan", {**parts, "pre": self._pre_key}, make)
+        _, answer = self.cache.step("scan", {**parts, "pre": front.key}, make)
         ranking: list[dict[str, Any]] = answer["ranking"]
         return ranking
 
     def score(self, made: Made, split: Split) -> Scored:
         """The model on a split."""
-        metric = msgspec.to_builtins(self.bundle.spec.metric)
+        metric, front = msgspec.to_builtins(self.bundle.spec.metric), self.front_of(made)
 
         def make(folder: Path) -> dict[str, Any]:
-            job = {"kind": "score", "model": str(made.path), "metric": metric, **self._samples(split)}
+            job = {"kind": "score", "model": str(made.path), "metric": metric, **self._samples(split, front)}
+            job["threads"] = _THREADS
             return probe({**job, "outputs": str(folder / "outputs.npz")}, timeout_s=self.timeout_s())
 
         parts = {"model": made.digest, "split": split.digest, "rows": split.rows, "metric": metric}
-        folder, answer = self.cache.step("score", {**parts, "pre": self._pre_key}, make)
+        folder, answer = self.cache.step("score", {**parts, "pre": front.key}, make)
         return Scored(as_score(answer), folder / "outputs.npz")
 
-    def _samples(self, split: Split) -> dict[str, Any]:
-        place = {"directory": str(self.bundle.directory), "pre": self.bundle.spec.pre}
-        return {"samples": str(split.file), "rows": split.rows, **place}
+    def front_of(self, made: Made) -> Front:
+        """How samples become the inputs of this graph."""
+        return made.front or self.front
+
+    def _samples(self, split: Split, front: Front) -> dict[str, Any]:
+        return {"samples": str(split.file), "rows": split.rows, **front.place()}
 
 
 def _has_slim() -> bool:

@@ -74,7 +74,7 @@ def test_a_job_that_was_cancelled_goes_on_from_its_finished_steps(tmp_path: Path
 def test_models_too_large_to_be_loaded_together_race_in_pairs(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wavegate_server.compress.job._RACE_BYTES", 0)
+    monkeypatch.setattr("wavegate_server.compress.search.RACE_BYTES", 0)
     result = job(write_pair_bundle(tmp_path / "in"), "size=-10%,drop=5pt", tmp_path / "out", cache)
     assert result.chosen is not None
     assert len({row.measured.p50_before for row in result.candidates if row.measured}) == 1
