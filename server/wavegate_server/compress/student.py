@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wavegate_server.compress import learning, torch_export, torch_source, transformer
+from wavegate_server.compress import channels, learning, torch_export, torch_source, transformer
 from wavegate_server.compress.inputs import Feed, Samples, load_samples
 from wavegate_server.compress.structure import Facts, Structure
 from wavegate_server.compress.vocabulary import Trimmed, trim
@@ -27,7 +27,7 @@ from wavegate_shared.metrics import Label, Metric, evaluate
 __all__ = ["make", "propose", "teach"]
 
 Say = Callable[[dict[str, Any]], None]
-KINDS = {"transformer": transformer}
+KINDS: dict[str, Any] = {"transformer": transformer, "channels": channels}
 """Module of each kind of structure: `propose(module, facts)` and `apply(module, structure, batches)`."""
 _IMPORTANCE_SAMPLES, _IMPORTANCE_BATCH = 512, 16
 _MISFITS = (RuntimeError, TypeError, IndexError, ValueError, KeyError)
