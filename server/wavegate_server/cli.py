@@ -38,6 +38,7 @@ PARTS = (
     Part("rollout", "wavegate_server.cli_rollout", "app", "Rollouts: start, watch, steer, explain."),
     Part("device", "wavegate_server.cli_device", "app", "Devices: register, enrol, look at, explain."),
     Part("compress", "wavegate_server.cli_compress", "compress", "Make a bundle smaller and faster within a budget."),
+    Part("compress-job", "wavegate_server.cli_compress_job", "app", "Compression jobs on the server: follow, cancel."),
     Part("keys", "wavegate_server.keys_cli", "app", "Signing keys and the signed release list."),
     Part("broker", "wavegate_server.broker_cli", "app", "The MQTT broker's configuration."),
     Part("token", "wavegate_server.cli_token", "app", "API tokens: make, list, revoke."),
@@ -78,7 +79,8 @@ def run(arguments: Sequence[str]) -> int:
         build_app(wanted)(list(arguments), prog_name="wavegate")
     except (WavegateError, Refused) as error:
         print_error(error, as_json="--json" in arguments)
-        return ExitCode.FAILURE
+        local = isinstance(error, WavegateError) and error.code == "invalid"
+        return ExitCode.USAGE if local else ExitCode.FAILURE
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(bool(ended.code))
     return ExitCode.OK
@@ -108,7 +110,7 @@ def _root(
     ] = False,
 ) -> None:
     # the client module costs httpx and pydantic: only `serve --help` and the like pay nothing for it
-    if context.invoked_subcommand in ("model", "rollout", "device", "token"):
+    if context.invoked_subcommand in ("model", "rollout", "device", "token", "compress", "compress-job"):
         from wavegate_server.cli_client import Connection
 
         context.obj = Connection(server, ca, token_file)

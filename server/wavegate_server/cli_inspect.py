@@ -1,4 +1,4 @@
-"""What `wavegate model` does with a bare ONNX file, without a server: look at it, make a bundle of it."""
+"""`wavegate model inspect`: what a bare ONNX file is and what would be tried on it, without a server."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,12 +8,11 @@ import typer
 from wavegate_server.cli_output import JsonFlag, lines, megabytes, print_json, table
 from wavegate_server.config import Settings
 from wavegate_server.core.class_limits import over_limit
-from wavegate_shared.errors import UsageError
 
 if TYPE_CHECKING:
     from wavegate_server.compress.inspect import Inspection
 
-__all__ = ["inspect", "make_bundle"]
+__all__ = ["inspect"]
 
 
 def inspect(
@@ -41,25 +40,6 @@ def inspect(
         return
     _print(file, found)
     lines(*(f"Warning: {sentence}" for sentence in warnings))
-
-
-def make_bundle(
-    file: Path, inputs: Path | None, *, labels: Path | None, metric: str, name: str, out: Path | None, as_json: bool
-) -> None:
-    """Write a bundle of a bare ONNX file and say what was made; the second half of `wavegate model import`."""
-    from wavegate_server.compress import bare
-
-    if inputs is None:
-        raise UsageError("invalid", f"{file.name} alone is not enough: name its inputs with --inputs X.npz")
-    target = out or file.with_name(f"{file.stem}-bundle")
-    made = bare.make_bundle(file, inputs, target, labels=labels, metric=metric, name=name)
-    if as_json:
-        facts = {"metric": made.metric, "value": made.value, "samples": made.samples, "notes": made.notes}
-        print_json({"bundle": str(made.directory), **facts})
-        return
-    sets = ", ".join(f"{count} {each}" for each, count in made.samples.items())
-    lines(f"bundle written to {made.directory}: {made.metric} {made.value:.4g}; samples: {sets}", *made.notes)
-    lines(f"next: wavegate compress {made.directory}, or wavegate model import {made.directory}")
 
 
 def _print(file: Path, found: "Inspection") -> None:

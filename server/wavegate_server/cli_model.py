@@ -1,22 +1,14 @@
 """`wavegate model ...`: import a bundle, publish, take back, alias, look at."""
 
-import os
-import tempfile
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated, Any, BinaryIO, cast
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from wavegate_server.cli_client import at, connect
 from wavegate_server.cli_export import export_model
-from wavegate_server.cli_inspect import inspect, make_bundle
+from wavegate_server.cli_import import import_model
+from wavegate_server.cli_inspect import inspect
 from wavegate_server.cli_output import JsonFlag, figure, lines, megabytes, print_json, table
-from wavegate_shared.errors import UsageError
 
 __all__ = ["app"]
 
@@ -26,59 +18,8 @@ ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="The model's nam
 Number = Annotated[int, typer.Argument(metavar="VERSION", help="The version's number.", min=1, show_default=False)]
 
 app.command()(inspect)
+app.command("import")(import_model)
 app.command("export")(export_model)
-
-
-@app.command("import")
-def import_bundle(
-    context: typer.Context,
-    path: Annotated[
-        Path,
-        typer.Argument(
-            metavar="PATH", exists=True, help="The bundle, a directory or a zip; or an ONNX file.", show_default=False
-        ),
-    ],
-    unchecked: Annotated[
-        bool, typer.Option("--unchecked", help="Import even when the golden set fails here; devices still refuse it.")
-    ] = False,
-    inputs: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="For an ONNX file: npz with an array per input.")
-    ] = None,
-    labels: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="For an ONNX file: npy, or npz with `label`.")
-    ] = None,
-    metric: Annotated[
-        str, typer.Option(help="For an ONNX file: what it is judged by; default accuracy or error.")
-    ] = "",
-    name: Annotated[str, typer.Option(help="For an ONNX file: the model's name; default from the file's.")] = "",
-    out: Annotated[
-        Path | None, typer.Option(help="For an ONNX file: where the bundle goes; default FILE-bundle.")
-    ] = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Make a new version of a bundle, or a bundle of an ONNX file.
-
-    The same bundle again gives the version it already is. Of an ONNX file with `--inputs` a bundle is made, here and without
-    a server: ready for `wavegate compress` and, after a look, for this command. Without labels it is judged by agreement
-    with the original.
-
-    Example: wavegate model import deploy/models/address-match/bundle
-    """
-    if path.suffix == ".onnx" or inputs is not None:
-        make_bundle(path, inputs, labels=labels, metric=metric, name=name, out=out, as_json=as_json)
-        return
-    with _zipped(path) as archive, connect(context) as client, _progress(archive, quiet=as_json) as file:
-        fields = {"unchecked": "true" if unchecked else "false"}
-        answer = client.upload("/models/import", archive.name, cast(BinaryIO, file), fields)
-    if as_json:
-        print_json(answer)
-        return
-    version = answer["version"]
-    name = f"{version['model']} {version['number']}"
-    lines(f"{name} is " + ("imported." if answer["created"] else "this bundle already; nothing was changed."))
-    lines(*(f"Warning: {sentence}" for sentence in answer["warnings"]))
-    if version["state"] == "imported":
-        lines(f"Sign it into the release list: wavegate model publish {name}")
 
 
 @app.command()
@@ -236,60 +177,3 @@ def _show_version(version: dict[str, Any]) -> None:
 def _note(model: dict[str, Any], version: dict[str, Any]) -> str:
     names = [name for name in ("champion", "challenger") if model[name] == version["number"]]
     return ", ".join([*names, "denied by a gate"] if version["denied"] else names)
-
-
-@contextmanager
-def _zipped(path: Path) -> Iterator[Path]:
-    """The bundle as a zip: the file itself, or a temporary zip of the directory, gone afterwards."""
-    if path.is_file():
-        yield path
-        return
-    if not (path / "bundle.yaml").is_file():
-        raise UsageError("bundle_invalid", f"{path} holds no bundle.yaml")
-    with tempfile.TemporaryDirectory(prefix="wavegate-") as scratch:
-        archive = Path(scratch) / f"{path.resolve().name}.zip"
-        with zipfile.ZipFile(
-            archive, "w", zipfile.ZIP_STORED
-        ) as out:  # weights do not compress; the sum is checked anyway
-            for file in sorted(item for item in path.rglob("*") if item.is_file() and not item.is_symlink()):
-                out.write(file, file.relative_to(path))
-        yield archive
-
-
-@contextmanager
-def _progress(archive: Path, *, quiet: bool) -> Iterator["_Counted"]:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with (
-        archive.open("rb") as file,
-        Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True) as bar,
-    ):
-        task = bar.add_task(f"uploading {archive.name}", total=os.fstat(file.fileno()).st_size)
-
-        def moved(size: int) -> None:
-            bar.advance(task, size)
-            if bar.finished:
-                bar.update(task, description="the server checks the bundle")
-
-        yield _Counted(file, moved)
-
-
-class _Counted:
-    """A file that tells how much of it was read; only what httpx needs of a file."""
-
-    def __init__(self, file: BinaryIO, moved: Any) -> None:
-        self._file = file
-        self._moved = moved
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._moved(len(data))
-        return data
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def fileno(self) -> int:
-        return self._file.fileno()

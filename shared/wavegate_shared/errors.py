@@ -85,6 +85,9 @@ CODES: dict[str, Code] = {
     "not_ready": Code("DeviceError", True, "no version serves yet, or too many requests wait"),
     # UsageError
     "bundle_invalid": Code("UsageError", False, "the bundle is incomplete, truncated or inconsistent"),
+    "format_unsupported": Code(
+        "UsageError", False, "a model of another framework; the message says how to convert it to ONNX"
+    ),
     "weights_unsafe": Code("UsageError", False, "the weights file is a pickle that would run code when it is read"),
     "not_found": Code("UsageError", False, "no such thing"),
     "conflict": Code("UsageError", False, "the thing is in a state that does not allow this"),
@@ -98,6 +101,7 @@ CODES: dict[str, Code] = {
     "method_not_allowed": Code("UsageError", False, "this address does not take that method"),
     "too_large": Code("UsageError", False, "the request is larger than this server accepts"),
     "internal": Code("UsageError", True, "the server failed; its log says why"),
+    "metric_failed": Code("UsageError", False, "the metric that was given raised an error"),
     "budget_not_met": Code("UsageError", False, "no candidate met the budget"),
     "key_missing": Code("UsageError", False, "a signing key that is needed is not here"),
     "setup": Code("UsageError", False, "this installation lacks something; the message says what to do"),

@@ -95,7 +95,7 @@ def test_an_error_as_json_is_a_problem_on_standard_error(cli: Cli) -> None:
     assert result.out == ""
     problem = json.loads(result.err)
     assert (problem["type"], problem["status"]) == ("urn:wavegate:error:not_found", 404)
-    local = json.loads(cli("rollout", "create", "pairs", 1, "--soak", "x", "--json", code=1).err)
+    local = json.loads(cli("rollout", "create", "pairs", 1, "--soak", "x", "--json", code=2).err)
     assert local["code"] == "invalid"
 
 

@@ -48,7 +48,7 @@ def test_a_bundle_of_a_bare_file(model: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_a_bare_file_without_inputs_is_told_what_to_add(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["model", "import", str(model)]) == 1
+    assert run(["model", "import", str(model)]) == 2
     assert "--inputs" in capsys.readouterr().err
 
 
@@ -62,3 +62,37 @@ def test_a_model_above_a_limit_of_its_class_is_warned_of(
     assert "MFLOPs an inference, above the limit" in shown
     assert run(["model", "inspect", str(model), "--for", "large", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("model.h5", "tf2onnx.convert --opset 17 --output model.onnx --saved-model saved"),
+        ("model.keras", "export('saved')"),
+        ("model.pb", "--graphdef model.pb --inputs"),
+        ("model.tflite", "--tflite model.tflite"),
+        ("saved/saved_model.pb", "--saved-model saved"),
+        ("model.pt", "--torch file.py:function --weights model.pt"),
+    ],
+)
+def test_a_model_of_another_framework_is_refused_with_the_way_to_convert_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, words: str
+) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"anything")
+    given = file.parent if file.parent != tmp_path else file
+    assert run(["model", "import", str(given), "--json"]) == 1
+    problem = json.loads(capsys.readouterr().err)
+    assert problem["code"] == "format_unsupported"
+    assert words in problem["detail"]
+
+
+@pytest.mark.parametrize(("head", "words"), [(b"\x89HDF\r\n\x1a\n", "Keras"), (b"\x1c\0\0\0TFL3", "TensorFlow Lite")])
+def test_it_is_told_by_its_first_bytes_whatever_its_name(
+    model: Path, capsys: pytest.CaptureFixture[str], head: bytes, words: str
+) -> None:
+    model.write_bytes(head + b"\0" * 64)
+    np.savez(model.parent / "x.npz", image=stripes(40, 1)[0])
+    assert run(["model", "import", str(model), "--inputs", str(model.parent / "x.npz"), "--json"]) == 1
+    assert words in json.loads(capsys.readouterr().err)["detail"]

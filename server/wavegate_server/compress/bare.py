@@ -1,29 +1,33 @@
 """A bundle from bare files: an ONNX file, some inputs, labels where there are any.
 
-Without labels the original is the truth: the metric is agreement with its classes, or the mean difference from its numbers.
-The file is taken with its external weights, upgraded to an opset that quantises, and run on all inputs before anything is
-written: what does not fit is refused with its name.
+Without labels the original is the truth: the metric is agreement with its classes, or nearness to its numbers. The file is
+taken with its external weights, upgraded to an opset that quantises, and run on all inputs before anything is written: what
+does not fit is refused with its name. `torch_import` comes here with the graph it exported.
 """
 
+import hashlib
 import re
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from wavegate_server.adapters.bundles import write_bundle
 from wavegate_server.compress import graphs
+from wavegate_server.compress.frameworks import refuse_foreign
 from wavegate_server.compress.inspect import Inspection, inspect_model
 from wavegate_server.compress.measure import probe
 from wavegate_shared.errors import UsageError
-from wavegate_shared.metrics import SCORERS
+from wavegate_shared.metrics import LESS_IS_BETTER, SCORERS, Direction, Metric
 
-__all__ = ["Bare", "make_bundle"]
+__all__ = ["Bare", "Given", "check_free", "make_bundle", "parse_metric", "read_arrays"]
 
 Array = NDArray[Any]
 _SEED = 4
@@ -31,9 +35,31 @@ _OIP = {
     "float32": "FP32", "float64": "FP64", "float16": "FP16", "int64": "INT64", "int32": "INT32", "int8": "INT8",
     "uint8": "UINT8", "bool": "BOOL",
 }  # fmt: skip
-_DOWN = frozenset({"mean_absolute_error", "character_error_rate"})
+_OF_OUTPUTS = frozenset({"error_bound", "detection_agreement", "exact_match", *LESS_IS_BETTER})
+"""Metrics that can take the original's outputs for labels."""
 _SINGLE_FILE_BYTES = 2_000_000_000
 _GOLDEN, _CALIB = 300, 128
+_NEAR = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What comes beside the model file.
+
+    Attributes:
+        inputs: npz with an array for each graph input (`<name>` or `input.<name>`), or an npy for a single input.
+        labels: npy, or npz with `label`; also taken from `inputs` when that has `label`.
+        metric: a known metric, `error_bound:5%` or `error_bound:0.5` with its bound; default accuracy, or the mean absolute
+            error of a regression.
+        name: the model's name; default from the file's.
+        train: npz like `inputs`, with `label`: samples to distil with. Those that are judged on are left out.
+    """
+
+    inputs: Path
+    labels: Path | None = None
+    metric: str = ""
+    name: str = ""
+    train: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,57 +74,86 @@ class Bare:
 
 
 def make_bundle(
-    file: Path, inputs: Path, out: Path, *, labels: Path | None = None, metric: str = "", name: str = ""
+    file: Path,
+    given: Given,
+    out: Path,
+    *,
+    source: Mapping[str, Any] | None = None,
+    source_files: Mapping[str, Path] | None = None,
 ) -> Bare:
     """Write a bundle of `file` to `out`.
 
     Args:
         file: the ONNX file; external weights must lie in its folder.
-        inputs: npz with an array for each graph input (`<name>` or `input.<name>`), or an npy for a single input.
+        given: samples and what they are judged by.
         out: directory that does not exist yet or is empty.
-        labels: npy, or npz with `label`; also taken from `inputs` when that has `label`.
-        metric: a known metric; default accuracy, or the mean absolute error of a regression.
-        name: the model's name; default from the file's.
+        source: for `source` in `bundle.yaml`: the torch module the file was exported from.
+        source_files: its files, by their names in the bundle.
 
     Raises:
-        UsageError: `bundle_invalid`, `conflict` (`out` is in use), `invalid` (an unknown metric): what does not fit.
+        UsageError: `bundle_invalid`, `format_unsupported`, `conflict` (`out` is in use), `invalid` (an unknown metric).
     """
-    if out.exists() and any(out.iterdir()):
-        raise UsageError("conflict", f"{out} is not empty; name a new directory")
-    if metric and metric not in SCORERS:
-        raise UsageError("invalid", f"metric {metric!r} is not known; known are {', '.join(sorted(SCORERS))}")
+    check_free(out)
+    refuse_foreign(file)
+    wanted = parse_metric(given.metric) if given.metric else None
     model = graphs.load(file)
     before = graphs.opset(model)
     model = graphs.upgrade(model)
     found = inspect_model(model)
     notes = [*found.notes, *([f"opset {before} upgraded to {graphs.opset(model)}"] if found.opset != before else [])]
-    arrays, truth = _read(inputs, labels, found)
+    arrays, truth = _read(given.inputs, given.labels, found)
     with tempfile.TemporaryDirectory(prefix="wavegate-bare-") as scratch:
         folder = Path(scratch)
         _save(model, folder / "model.onnx", file)
         reference, finite = _reference(folder, arrays)
         if not finite:
             raise UsageError("bundle_invalid", "the model gives outputs that are not finite (NaN or infinite)")
-        chosen, labelled = _metric(metric, truth, reference, found)
-        sets = _split(len(labelled))
-        value = _write_sets(folder, sets, arrays, labelled, chosen, reference)
-        document = _document(name or _name(file), found, arrays, chosen, value, reference, truth is None)
-        if "eval" not in sets:
-            document.pop("eval")
-        if "calib" not in sets:
-            document.pop("calib")
-        names = ["model.onnx", *(f"{each}.npz" for each in sets)]
-        write_bundle(out, document, {each: folder / each for each in names})
+        metric, labels = _metric(wanted, truth, reference, found)
+        sets = _split(len(labels))
+        value = _write_sets(folder, sets, arrays, labels, metric, reference)
+        samples = {each: len(rows) for each, rows in sets.items()}
+        if given.train is not None:
+            samples["train"], dropped = _write_train(folder, given.train, found, [arrays[t.name] for t in found.inputs])
+            notes += [f"{dropped} training samples left out: they are among those it is judged on"] if dropped else []
+        document = _document(_slug(given.name or file.stem), found, arrays, metric, value, reference, truth is None)
+        document.update({each: {"file": f"{each}.npz"} for each in samples if each != "golden"})
+        names = ["model.onnx", *(f"{each}.npz" for each in samples)]
+        if source is not None:
+            document["source"] = dict(source)
+        write_bundle(out, document, {**{each: folder / each for each in names}, **(source_files or {})})
     if truth is None:
         notes.append("no labels: judged by how closely a result agrees with this model")
-    return Bare(out, chosen, value, {each: len(rows) for each, rows in sets.items()}, notes)
+    return Bare(out, metric.name, value, samples, notes)
+
+
+def check_free(out: Path) -> None:
+    """Raises UsageError `conflict` when something is in `out`."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError("conflict", f"{out} is not empty; name a new directory")
+
+
+def parse_metric(text: str) -> Metric:
+    """The metric a user names, with its bound where it has one. Raises UsageError `invalid`."""
+    name, _, bound = text.partition(":")
+    if name not in SCORERS:
+        raise UsageError("invalid", f"metric {name!r} is not known; known are {', '.join(sorted(SCORERS))}")
+    direction = Direction.DOWN if name in LESS_IS_BETTER else Direction.UP
+    unit = "output" if name in ("mean_absolute_error", "root_mean_squared_error") else "share"
+    metric = Metric(name, unit, direction)
+    if name != "error_bound" and not bound:
+        return metric
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+)(%?)", bound)
+    if name != "error_bound" or match is None or not float(match[1]) > 0:
+        raise UsageError("invalid", f"metric {text!r}: write error_bound:5% (of the wanted value) or error_bound:0.5")
+    share = 0.01 if match[2] else 1.0
+    return msgspec.structs.replace(metric, bound=float(match[1]) * share, relative=bool(match[2]))
 
 
 def _read(inputs: Path, labels: Path | None, found: Inspection) -> tuple[dict[str, Array], Array | None]:
-    given = _arrays(inputs)
+    given = read_arrays(inputs)
     truth = given.pop("label", None)
     if labels is not None:
-        held = _arrays(labels)
+        held = read_arrays(labels)
         truth = held.get("label", held.get(""))
         if truth is None:
             raise UsageError("bundle_invalid", f"{labels.name} holds no array called label")
@@ -113,7 +168,7 @@ def _read(inputs: Path, labels: Path | None, found: Inspection) -> tuple[dict[st
         raise UsageError("bundle_invalid", f"inputs and labels differ in length: {sorted(counts)} samples")
     for tensor in found.inputs:
         _check(tensor.name, tensor.dtype, tensor.shape, arrays)
-    return arrays, truth
+    return {name: arrays[name] for name in wanted}, truth
 
 
 def _check(name: str, dtype: str, shape: list[int | str], arrays: dict[str, Array]) -> None:
@@ -131,7 +186,8 @@ def _check(name: str, dtype: str, shape: list[int | str], arrays: dict[str, Arra
         )
 
 
-def _arrays(path: Path) -> dict[str, Array]:
+def read_arrays(path: Path) -> dict[str, Array]:
+    """The arrays of an npz by name, or that of an npy as "". Raises UsageError `bundle_invalid`."""
     try:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
@@ -160,20 +216,24 @@ def _reference(folder: Path, arrays: dict[str, Array]) -> tuple[Array, bool]:
         return archive["outputs"], bool(answer["outputs_finite"])
 
 
-def _metric(metric: str, truth: Array | None, reference: Array, found: Inspection) -> tuple[str, Array]:
-    """The metric's name and a label for each sample."""
+def _metric(wanted: Metric | None, truth: Array | None, reference: Array, found: Inspection) -> tuple[Metric, Array]:
+    """The metric and a label for each sample."""
     numbers = found.head in ("regression", "sequence", "unknown") and reference.shape[1] != 2
     if truth is None:
-        if metric in ("mean_absolute_error", "detection_agreement", "exact_match", "character_error_rate"):
-            return metric, reference
-        if metric not in ("", "agreement"):
-            raise UsageError("bundle_invalid", f"metric {metric} needs labels")
-        return ("mean_absolute_error", reference) if numbers else ("agreement", reference.argmax(axis=1))
+        if wanted is not None and wanted.name in _OF_OUTPUTS:
+            return wanted, reference
+        if wanted is not None and wanted.name != "agreement":
+            raise UsageError("bundle_invalid", f"metric {wanted.name} needs labels")
+        if numbers:
+            near = _NEAR * float(np.nanstd(reference)) or _NEAR
+            return Metric("error_bound", bound=near, relative=False), reference
+        return Metric("agreement"), reference.argmax(axis=1)
     if truth.dtype.kind not in "iufb":
         raise UsageError("bundle_invalid", f"labels must be numbers, not {truth.dtype}")
-    return metric or (
-        "mean_absolute_error" if reference.shape[1] == 1 and truth.dtype.kind == "f" else "accuracy"
-    ), truth
+    if not np.isfinite(truth).all():
+        raise UsageError("bundle_invalid", "labels must be finite (no NaN, nothing infinite)")
+    one_number = reference.shape[1] == 1 and truth.dtype.kind == "f"
+    return wanted or parse_metric("mean_absolute_error" if one_number else "accuracy"), truth
 
 
 def _split(samples: int) -> dict[str, Array]:
@@ -190,7 +250,7 @@ def _split(samples: int) -> dict[str, Array]:
 
 
 def _write_sets(
-    folder: Path, sets: dict[str, Array], arrays: dict[str, Array], labels: Array, metric: str, reference: Array
+    folder: Path, sets: dict[str, Array], arrays: dict[str, Array], labels: Array, metric: Metric, reference: Array
 ) -> float:
     """Write the sets; gives the original's value on the golden one."""
     for each, rows in sets.items():
@@ -201,22 +261,44 @@ def _write_sets(
             held["reference"] = reference[rows].astype(np.float32)
         np.savez(folder / f"{each}.npz", allow_pickle=False, **held)
     job = {"kind": "score", "model": str(folder / "model.onnx"), "samples": str(folder / "golden.npz"), "rows": None}
-    direction = "down" if metric in _DOWN else "up"
-    answer = probe({**job, "directory": str(folder), "pre": [], "metric": {"name": metric, "direction": direction}})
+    answer = probe({**job, "directory": str(folder), "pre": [], "metric": msgspec.to_builtins(metric)})
     return float(answer["value"])
 
 
+def _write_train(folder: Path, train: Path, found: Inspection, judged: list[Array]) -> tuple[int, int]:
+    """Write the training set without samples that are judged on; gives how many were kept and how many left out."""
+    arrays, labels = _read(train, None, found)
+    if labels is None:
+        raise UsageError("bundle_invalid", f"{train.name} holds no array called label: training needs labels")
+    if labels.dtype.kind not in "iufb" or not np.isfinite(labels).all():
+        raise UsageError("bundle_invalid", f"{train.name}: labels must be finite numbers")
+    seen = set(_digests(judged))
+    kept = np.array([digest not in seen for digest in _digests([arrays[t.name] for t in found.inputs])])
+    if not kept.any():
+        raise UsageError("bundle_invalid", f"{train.name} holds only samples that the model is judged on")
+    held = {f"input.{name}": array[kept] for name, array in arrays.items()}
+    np.savez(folder / "train.npz", allow_pickle=False, label=labels[kept], **held)
+    return int(kept.sum()), int((~kept).sum())
+
+
+def _digests(arrays: list[Array]) -> list[bytes]:
+    """One digest a sample, over all its inputs."""
+    rows = range(len(arrays[0]))
+    return [hashlib.sha256(b"".join(array[row].tobytes() for array in arrays)).digest() for row in rows]
+
+
 def _document(
-    name: str, found: Inspection, arrays: dict[str, Array], metric: str, value: float, reference: Array, bare: bool
+    name: str, found: Inspection, arrays: dict[str, Array], metric: Metric, value: float, reference: Array, bare: bool
 ) -> dict[str, object]:
-    down = metric in _DOWN
+    down = metric.direction is Direction.DOWN
     spread = float(np.nanstd(reference)) or 1.0
     limit = {"ceiling": value * 1.1 + (0.02 * spread if bare else 0.0)} if down else {"floor": round(value - 0.05, 4)}
-    unit = "share" if metric not in _DOWN or metric == "character_error_rate" else "output"
+    bound = {"bound": metric.bound, "relative": metric.relative} if metric.name == "error_bound" else {}
+    of_numbers = metric.name in ("error_bound", "mean_absolute_error", "root_mean_squared_error")
     return {
         "schema": 1,
         "model": name,
-        "task": "regression" if down else found.head,
+        "task": "regression" if of_numbers else found.head,
         "family": found.family,
         "model_file": "model.onnx",
         "inputs": [
@@ -227,12 +309,10 @@ def _document(
             {"name": t.name, "datatype": "FP32", "shape": [s if isinstance(s, int) else -1 for s in t.shape]}
             for t in found.outputs
         ],
-        "metric": {"name": metric, "unit": unit, "direction": "down" if down else "up"},
+        "metric": {"name": metric.name, "unit": metric.unit, "direction": str(metric.direction), **bound},
         "golden": {"file": "golden.npz", **limit},
-        "calib": {"file": "calib.npz"},
-        "eval": {"file": "eval.npz"},
     }
 
 
-def _name(file: Path) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", file.stem.lower()).strip("-")[:63] or "model"
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63] or "model"

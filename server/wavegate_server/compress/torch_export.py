@@ -24,7 +24,7 @@ from torch import nn
 from wavegate_server.compress.inputs import Feed
 from wavegate_shared.errors import UsageError
 
-__all__ = ["OPSET", "TOLERANCE", "Names", "Parity", "compare", "export", "export_checked", "outputs_of"]
+__all__ = ["OPSET", "TOLERANCE", "Names", "Parity", "compare", "export", "export_checked", "output_names", "outputs_of"]
 
 OPSET = 17
 TOLERANCE = 1e-3
@@ -138,6 +138,25 @@ def outputs_of(module: nn.Module, feed: Feed, names: Names) -> list[Array]:
     with torch.inference_mode():
         given = module(*(torch.from_numpy(np.ascontiguousarray(feed[name])) for name in names.inputs))
     return [one.detach().cpu().numpy() for one in _in_order(given, names.outputs)]
+
+
+def output_names(module: nn.Module, inputs: Sequence[Array]) -> list[str]:
+    """Names for the outputs: the keys of a mapping, else `output`, or `output_0`, `output_1`, ...
+
+    Raises:
+        UsageError: `bundle_invalid`: the module does not take these inputs.
+    """
+    try:
+        with torch.inference_mode():
+            given = module(*(torch.from_numpy(np.ascontiguousarray(array)) for array in inputs))
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        shapes = ", ".join(f"{array.dtype} {list(array.shape)}" for array in inputs)
+        detail = " ".join(str(error).split())[:300]
+        raise UsageError("bundle_invalid", f"the module does not run on inputs {shapes}: {detail}") from error
+    if isinstance(given, Mapping):
+        return [str(name) for name, value in given.items() if isinstance(value, torch.Tensor)]
+    many = isinstance(given, list | tuple)
+    return [f"output_{at}" for at in range(len(given))] if many and len(given) > 1 else ["output"]
 
 
 class _Ordered(nn.Module):

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.graphs import conv_net, regression_net, sensor_samples, stripes
 from wavegate_server.adapters.bundles import open_bundle
-from wavegate_server.compress.bare import Bare, make_bundle
+from wavegate_server.compress.bare import Bare, Given, make_bundle
 from wavegate_shared.errors import UsageError
 
 
@@ -22,7 +22,8 @@ def files(tmp_path: Path) -> Path:
 
 
 def make(files: Path, **more: object) -> Bare:
-    return make_bundle(files / "Stripe Net.onnx", files / "x.npz", files / "out", **more)  # type: ignore[arg-type]
+    given = Given(files / "x.npz", **more)  # type: ignore[arg-type]
+    return make_bundle(files / "Stripe Net.onnx", given, files / "out")
 
 
 def test_with_labels_it_is_judged_by_accuracy(files: Path) -> None:
@@ -45,7 +46,7 @@ def test_a_regression_is_judged_by_its_error(tmp_path: Path) -> None:
     onnx.save(regression_net(), str(tmp_path / "m.onnx"))
     x, y = sensor_samples(800, 12)
     np.savez(tmp_path / "x.npz", x=x, label=y)
-    made = make_bundle(tmp_path / "m.onnx", tmp_path / "x.npz", tmp_path / "out")
+    made = make_bundle(tmp_path / "m.onnx", Given(tmp_path / "x.npz"), tmp_path / "out")
     assert made.metric == "mean_absolute_error"
     assert made.samples == {"golden": 300, "calib": 128, "eval": 372}
     with open_bundle(tmp_path / "out") as bundle:
