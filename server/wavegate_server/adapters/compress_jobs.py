@@ -41,6 +41,7 @@ __all__ = [
     "get_job",
     "job_page",
     "note",
+    "record",
     "release",
     "renew",
 ]
@@ -128,6 +129,53 @@ def create_job(
     session.add(job)
     session.flush()
     _audit(session, job, "compress.create", actor, now, {"version": version, "budget": budget})
+    return job
+
+
+def record(
+    session: Session,
+    *,
+    model: str,
+    version: int,
+    budget: str,
+    device_class: str,
+    time_s: float,
+    used_s: float,
+    result: dict[str, Any],
+    result_version: int | None,
+    actor: str,
+    now: datetime,
+) -> CompressJob:
+    """A job that ran elsewhere, already ended.
+
+    Raises:
+        UsageError: `not_found` (a version that is not there), `invalid` (a budget that is none).
+    """
+    row = get_version(session, model, version)
+    if result_version is not None:
+        get_version(session, model, result_version)
+    parse_budget(budget, decode_manifest(row.manifest).metric)
+    met = result.get("chosen") is not None
+    job = CompressJob(
+        model=model,
+        version=version,
+        budget=budget,
+        device_class=device_class,
+        time_s=time_s,
+        used_s=used_s,
+        state=(JobState.MET if met else JobState.NOT_MET).value,
+        reason="ran on an operator's machine",
+        created_at=now,
+        started_at=now,
+        finished_at=now,
+        created_by=actor,
+        result=result,
+        result_version=result_version,
+    )
+    session.add(job)
+    session.flush()
+    detail = {"version": version, "budget": budget, "state": job.state, "result_version": result_version}
+    _audit(session, job, "compress.record", actor, now, detail)
     return job
 
 

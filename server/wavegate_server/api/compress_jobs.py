@@ -6,7 +6,15 @@ from fastapi import APIRouter, Form, Path, Query, Response, UploadFile
 from sqlmodel import Session
 
 from wavegate_server import registry
-from wavegate_server.adapters.compress_jobs import JobState, ask_cancel, create_job, event_page, get_job, job_page
+from wavegate_server.adapters.compress_jobs import (
+    JobState,
+    ask_cancel,
+    create_job,
+    event_page,
+    get_job,
+    job_page,
+    record,
+)
 from wavegate_server.adapters.database import read, write
 from wavegate_server.adapters.model_register import get_version
 from wavegate_server.api.auth import ModelWriter, Reader
@@ -17,6 +25,7 @@ from wavegate_server.api.compress_views import (
     CompressJobView,
     JobSeconds,
     NewCompressJob,
+    RecordedJob,
 )
 from wavegate_server.api.context import Context, Ctx
 from wavegate_server.api.etags import IfMatch, check_match, etag
@@ -88,6 +97,36 @@ def upload_job(
         )
     fields = {"model": ref.model, "version": ref.number, "budget": budget, "class": hardware_class, "time_s": time_s}
     return _created(context, once, NewCompressJob.model_validate(fields), who.name)
+
+
+@router.post(
+    "/compress-jobs/record",
+    operation_id="record_compress_job",
+    summary="Keep the result of a compression that ran elsewhere",
+    status_code=201,
+    response_model=CompressJobView,
+    responses=problem_responses(404),
+)
+def record_job(body: RecordedJob, context: Ctx, once: OnceKey, who: ModelWriter) -> Response:
+    """`wavegate compress` on an operator's machine sends it after it imported the result. Nothing runs here."""
+    with write(context.engine) as session:
+        if replayed := once.replay(session):
+            return replayed
+        job = record(
+            session,
+            model=body.model,
+            version=body.version,
+            budget=body.budget,
+            device_class=body.hardware_class,
+            time_s=body.time_s,
+            used_s=body.used_s,
+            result=body.result.model_dump(mode="json", by_alias=True),
+            result_version=body.result_version,
+            actor=who.name,
+            now=context.clock(),
+        )
+        view = CompressJobView.of(job)
+        return once.answer(session, view, status=201, headers={"Location": f"/api/v1/compress-jobs/{view.id}"})
 
 
 @router.get(

@@ -168,3 +168,42 @@ def test_a_job_whose_worker_is_gone_goes_to_another_when_its_lease_is_over(api: 
 @pytest.mark.parametrize("path", ["/9", "/9/events"])
 def test_a_job_that_is_not_there_is_not_found(api: Api, path: str) -> None:
     assert api.client.get(URL + path).json()["code"] == "not_found"
+
+
+RESULT: dict[str, Any] = {
+    "verdicts": [{"item": "size=-10%", "met": True, "value": -0.7, "low": None, "high": None}],
+    "candidates": [{"recipe": "x", "size_bytes": 5, "p50_ms": 1.0, "metric": 1.0, "drop_pt": 0.0, "offered": True}],
+    "chosen": "x",
+    "for": None,
+}
+
+
+def send(api: Api, *, headers: dict[str, str] | None = None, result: object = None, **fields: Any) -> Any:
+    body = {"model": "pairs", "version": 1, "result_version": 2, "budget": "size=-10%", "time_s": 60, "result": RESULT}
+    return api.client.post(f"{URL}/record", json={**body, **fields, "result": result or RESULT}, headers=headers)
+
+
+def test_a_job_that_ran_elsewhere_is_kept_with_its_candidates(api: Api) -> None:
+    answer = send(api)
+    assert answer.status_code == 201, answer.text
+    job = api.client.get(answer.headers["location"]).json()
+    assert (job["state"], job["result_version"], job["created_by"]) == ("met", 2, "admin")
+    assert job["result"]["candidates"][0]["recipe"] == "x"
+    assert send(api, result={**RESULT, "chosen": None}, result_version=None).json()["state"] == "not_met"
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"version": 9}, "not_found"),
+        ({"result_version": 9}, "not_found"),
+        ({"budget": "x"}, "invalid"),
+        ({"result": {"chosen": "x"}}, "invalid"),
+        ({"result": {**RESULT, "candidates": [{"recipe": "x", "size_bytes": "big", "offered": True}]}}, "invalid"),
+        ({"result": {**RESULT, "candidates": [{"recipe": "x", "size_bytes": -1, "offered": True}]}}, "invalid"),
+    ],
+)
+def test_a_record_that_no_page_could_show_is_refused(api: Api, fields: dict[str, Any], code: str) -> None:
+    assert send(api, **fields).json()["code"] == code
+    assert send(api, headers=api.as_role(Role.VIEWER)).json()["code"] == "forbidden"
+    assert api.client.get(URL).json()["items"] == []
