@@ -222,7 +222,7 @@ class _Lesson:
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self._module.parameters(), 1.0)
         self._optimiser.step()
-        return float(loss)
+        return float(loss.detach())
 
 
 def _loss(got: Tensor, soft: Tensor, truth: Tensor | None, plan: Plan, spread: float) -> Tensor:
