@@ -28,8 +28,10 @@ from wavegate_server.adapters.database import open_engine, write
 from wavegate_server.adapters.fleet_store import FleetStore, Verified
 from wavegate_server.adapters.mqtt import Downlink
 from wavegate_server.adapters.objects import Objects
+from wavegate_server.adapters.orders import Orders
 from wavegate_server.api import create_api
 from wavegate_server.api.context import Context
+from wavegate_server.bench_rounds import BenchRounds
 from wavegate_server.compress_runner import CompressRunner
 from wavegate_server.config import Settings
 from wavegate_server.delivery import Delivery
@@ -129,6 +131,7 @@ def _start_loops(stack: ExitStack, context: Context, trust: setup.Trust, broker:
         downlink,
         settings,
         hooks=(lambda now: setup.maintain(trust, database, now),),
+        rounds=BenchRounds(database, trust.tuf_repo, Orders(trust.director, trust.tuf_repo, settings.topics)).tick,
     )
     handlers = _Handlers(FleetStore(settings.topics))
     ingest = Ingest(database, settings, downlink, handlers, delivery, on_revoked=broker.deny)

@@ -18,6 +18,9 @@ DeviceId = Annotated[str, typer.Argument(metavar="ID", help="The device's id.", 
 ClassOption = Annotated[str | None, typer.Option("--class", help="Hardware class, as edge-a.")]
 SiteOption = Annotated[str | None, typer.Option(help="Where it stands, as berlin.")]
 LabelOption = Annotated[list[str] | None, typer.Option("--label", help="Label, as ring=early; may be repeated.")]
+BenchOption = Annotated[
+    bool, typer.Option("--bench", help="Enrol it for benching: it measures candidates beside what it serves.")
+]
 
 
 @app.command()
@@ -27,7 +30,7 @@ def create(
     hardware_class: Annotated[str, typer.Option("--class", help="Hardware class, as edge-a.", show_default=False)],
     site: Annotated[str, typer.Option(help="Where it stands, as berlin.", show_default=False)],
     label: LabelOption = None,
-    bench: Annotated[bool, typer.Option("--bench", help="For benching only: runs candidates, serves nobody.")] = False,
+    bench: BenchOption = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Register a device and make its one-time enrolment token.
@@ -49,18 +52,29 @@ def token(
     hardware_class: ClassOption = None,
     site: SiteOption = None,
     label: LabelOption = None,
+    bench: Annotated[
+        bool | None,
+        typer.Option(
+            "--bench/--no-bench", help="Whether it measures candidates, from this enrolment on; else as it was."
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Make a one-time enrolment token; with --class and --site the device is registered first if it is new.
 
-    Example: wavegate device token kiosk-1 --class edge-a --site berlin
+    A device measures candidates (--bench) from its next enrolment on: on one that is enrolled already run
+    `wavegate-agent enroll --replace` with this token.
+
+    Example: wavegate device token kiosk-1 --class edge-a --site berlin --bench
     """
     if (hardware_class is None) != (site is None):
         raise typer.BadParameter("give both --class and --site to register a new device, or none of them")
     with connect(context) as client:
         if hardware_class is not None and site is not None and not _exists(client, device):
-            answer = _create(client, device, hardware_class, site, label)["token"]
+            answer = _create(client, device, hardware_class, site, label, bench=bool(bench))["token"]
         else:
+            if bench is not None:
+                client.change("PATCH", at("devices", device), at("devices", device), {"bench": bench})
             answer = client.post(at("devices", device, "token"))
     if as_json:
         print_json(answer)
@@ -93,12 +107,13 @@ def list_devices(
         return
     now = clock.now()
     table(
-        ["device", "class", "site", "health", "runs", "p50#", "p99#", "metric#", "seen"],
+        ["device", "class", "site", "bench", "health", "runs", "p50#", "p99#", "metric#", "seen"],
         [
             (
                 d["id"],
                 d["class"],
                 d["site"],
+                "bench" if d["bench"] else "",
                 d["health"],
                 _runs(d),
                 figure(d["recent"]["p50_ms"], "ms"),
@@ -128,6 +143,7 @@ def show(context: typer.Context, device: DeviceId, as_json: JsonFlag = False) ->
     labels = ", ".join(f"{key}={value}" for key, value in one["labels"].items())
     lines(
         f"{one['id']}: {one['health']}, class {one['class']}, site {one['site']}" + (f", {labels}" if labels else ""),
+        *(["enrolled for benching: measures candidates beside what it serves"] if one["bench"] else []),
         f"runs {_runs(one)}, before that {one['standby_version'] or 'nothing'}; seen {ago(one['last_seen'], now)}",
         f"served {one['requests_served']} requests; p50 {figure(one['recent']['p50_ms'], 'ms')},"
         f" p99 {figure(one['recent']['p99_ms'], 'ms')} over 30 minutes; fetched {megabytes(one['bytes_fetched'])} in all",

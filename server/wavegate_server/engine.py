@@ -60,7 +60,10 @@ class Metadata(MetadataVersions, Protocol):
 
 
 class Engine:
-    """Runs rollouts. `tick` once does all that is due; `start` does it every `settings.tick_s`."""
+    """Runs rollouts. `tick` once does all that is due; `start` does it every `settings.tick_s`.
+
+    `rounds` is called in every tick: `bench_rounds.BenchRounds.tick`.
+    """
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class Engine:
         *,
         now: Callable[[], datetime] = clock.now,
         hooks: Sequence[Hook] = (),
+        rounds: Callable[[datetime], int] = lambda _: 0,
     ) -> None:
         self.orders = Orders(director, tuf_repo, settings.topics)
         self.errors = 0
@@ -81,6 +85,7 @@ class Engine:
         self._tick_s = settings.tick_s
         self._now = now
         self._hooks = tuple(hooks)
+        self._rounds = rounds
         self._since = now()
         self._evidence = EvidenceStore()
         self._judged: dict[str, tuple[int, int, bool, bool]] = {}
@@ -116,6 +121,8 @@ class Engine:
         self._evidence.forget(rollouts)
         for rollout_id in rollouts:
             self._guarded("rollout.step_failed", partial(self._step, rollout_id))
+        if self._guarded("bench.step_failed", lambda: self._rounds(self._now())):
+            self._wake.set()
         self._guarded("engine.housekeeping_failed", self._housekeeping)
         self._guarded("engine.hooks_failed", self._run_hooks)
 

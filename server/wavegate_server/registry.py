@@ -25,7 +25,7 @@ from wavegate_shared.errors import UsageError
 from wavegate_shared.manifest import Artifact, encode_manifest
 from wavegate_shared.metrics import at_least_as_good
 
-__all__ = ["Progress", "Registered", "VersionRef", "import_bundle", "publish"]
+__all__ = ["Progress", "Registered", "VersionRef", "import_bundle", "publish", "store_artifact"]
 
 Progress = Callable[[str], None]
 
@@ -159,7 +159,7 @@ def _check(bundle: Bundle, scratch: Path, objects: Objects, *, unchecked: bool, 
     progress("storing artifacts")
     roles = artifact_roles(spec)
     paths = {name: ready if name == spec.model_file else bundle.path(name) for name in roles}
-    artifacts = [_store(objects, name, roles[name], path) for name, path in paths.items()]
+    artifacts = [store_artifact(objects, name, roles[name], path) for name, path in paths.items()]
     info = {
         **bundle_keep.keep(objects, bundle),
         "parameters": facts.parameters,
@@ -181,7 +181,8 @@ def _flops(model: Path) -> int | None:
     return inspect_file(model).flops
 
 
-def _store(objects: Objects, name: str, role: str, path: Path) -> Artifact:
+def store_artifact(objects: Objects, name: str, role: str, path: Path) -> Artifact:
+    """Put a file into the store; gives it as a manifest lists it, cut into chunks."""
     sha256 = objects.put_file(path)
     chunks = [Chunk(chunk_hash(piece), len(piece)) for piece in cut(_blocks(path), CHUNK_BYTES)]
     return Artifact(name=name, role=role, sha256=sha256, size_bytes=path.stat().st_size, chunks=chunks)

@@ -1,4 +1,7 @@
-"""Which artifacts devices may fetch: those of published versions, with their chunks. Cached by digest for half a minute."""
+"""Which artifacts devices may fetch, with their chunks: those of published versions, and of candidates in a running bench round.
+
+Cached by digest for half a minute.
+"""
 
 import time
 from collections import OrderedDict
@@ -8,9 +11,10 @@ from threading import Lock
 
 from sqlalchemy import Engine
 from sqlmodel import col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from wavegate_server.adapters.database import read
-from wavegate_server.adapters.tables import Version, VersionArtifact
+from wavegate_server.adapters.tables import BenchArtifact, BenchCandidate, BenchRound, Version, VersionArtifact
 from wavegate_shared.chunks import Chunk, offsets
 from wavegate_shared.manifest import decode_manifest
 
@@ -61,10 +65,23 @@ class ArtifactIndex:
             .limit(1)
         )
         with read(self._database) as session:
-            manifest = session.exec(query).first()
+            manifest = session.exec(query).first() or session.exec(_of_a_round(sha256)).first()
         if manifest is None:
             return None
         for artifact in decode_manifest(manifest).artifacts:
             if artifact.sha256 == sha256:
                 return ChunkTable(tuple(artifact.chunks), tuple(offsets(artifact.chunks)))
         return None
+
+
+def _of_a_round(sha256: str) -> SelectOfScalar[bytes]:
+    candidate = (col(BenchCandidate.round_id) == BenchArtifact.round_id) & (
+        col(BenchCandidate.number) == BenchArtifact.number
+    )
+    return (
+        select(col(BenchCandidate.manifest))
+        .join(BenchArtifact, candidate)
+        .join(BenchRound, col(BenchRound.id) == BenchCandidate.round_id)
+        .where(BenchArtifact.sha256 == sha256, BenchRound.state == "running")
+        .limit(1)
+    )

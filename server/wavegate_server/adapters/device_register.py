@@ -12,6 +12,7 @@ from wavegate_server.adapters import audit
 from wavegate_server.adapters.authority import is_reserved
 from wavegate_server.adapters.tables import Device
 from wavegate_shared.errors import UsageError
+from wavegate_shared.manifest import MODEL_NAME
 from wavegate_shared.topics import DEVICE_ID, shard_of
 
 __all__ = ["change_device", "create_device", "get_device"]
@@ -49,6 +50,7 @@ def create_device(
         raise UsageError("invalid", f"{device_id!r} is the name of a part of the server")
     if session.get(Device, device_id) is not None:
         raise UsageError("conflict", f"device {device_id!r} is registered already")
+    _check_bench(hardware_class, bench=bench)
     device = Device(
         id=device_id,
         hardware_class=hardware_class,
@@ -59,7 +61,7 @@ def create_device(
         created_at=now,
     )
     session.add(device)
-    detail = {"class": hardware_class, "site": site}
+    detail = {"class": hardware_class, "site": site, "bench": bench}
     audit.append(session, actor=actor, action="device.create", subject=f"device/{device_id}", now=now, detail=detail)
     return device
 
@@ -72,8 +74,18 @@ def change_device(
     labels: Mapping[str, str | None] | None,
     actor: str,
     now: datetime,
+    bench: bool | None = None,
 ) -> Device:
-    """Move a device to another site or change labels: a label set to None goes, labels not named stay."""
+    """Move a device to another site or change labels: a label set to None goes, labels not named stay.
+
+    `bench` reaches the device when it enrols anew; taken away, the server asks nothing more of it at once.
+
+    Raises:
+        UsageError: `invalid` for a hardware class that no bench role can be named after.
+    """
+    if bench is not None:
+        _check_bench(device.hardware_class, bench=bench)
+        device.bench = bench
     if site is not None:
         device.site = site
     if labels is not None:
@@ -81,6 +93,13 @@ def change_device(
         device.groups = {**device.groups, "labels": {key: value for key, value in merged.items() if value is not None}}
     device.revision += 1
     session.add(device)
-    detail = {"site": site, "labels": dict(labels) if labels is not None else None}
+    detail = {"site": site, "labels": dict(labels) if labels is not None else None, "bench": bench}
     audit.append(session, actor=actor, action="device.change", subject=f"device/{device.id}", now=now, detail=detail)
     return device
+
+
+def _check_bench(hardware_class: str, *, bench: bool) -> None:
+    if bench and MODEL_NAME.fullmatch(hardware_class) is None:
+        raise UsageError(
+            "invalid", f"class {hardware_class!r} cannot name a role that signs candidates: a-z, 0-9 and - only"
+        )

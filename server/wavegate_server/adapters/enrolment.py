@@ -33,7 +33,7 @@ class EnrolAnswer:
 
     Attributes:
         certificate, ca: PEM.
-        device, hardware_class, site, shard: from the registry.
+        device, hardware_class, site, shard, bench: from the registry.
     """
 
     certificate: str
@@ -42,6 +42,7 @@ class EnrolAnswer:
     hardware_class: str
     site: str
     shard: int
+    bench: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,9 @@ def redeem(session: Session, authority: Authority, token: str, csr_pem: str, now
     session.add(DeviceEvent(device_id=device.id, at=now, kind="enrolled", detail=f"certificate {issued.serial}"))
     session.flush()
     _log.info("device_enrolled device=%s serial=%s", device.id, issued.serial)
-    return EnrolAnswer(issued.pem, authority.ca_pem(), device.id, device.hardware_class, device.site, device.shard)
+    return EnrolAnswer(
+        issued.pem, authority.ca_pem(), device.id, device.hardware_class, device.site, device.shard, device.bench
+    )
 
 
 def revoke_device(session: Session, device_id: str, now: datetime, *, reason: str = "") -> Revocation:

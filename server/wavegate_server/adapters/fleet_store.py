@@ -228,9 +228,11 @@ def _note_state(device: Device, slot: str, state: str) -> None:
 def _note_version(device: Device, report: Report) -> None:
     """A report says what is active now; the next hello says the rest."""
     known = device.running.get(report.slot, {})
+    # a candidate that was measured or refused may be of another model than the one that goes on serving
+    same = report.active_version != report.version and report.active_version == known.get("version")
     changed = {
         **known,
-        "model": report.model,
+        "model": known.get("model", report.model) if same else report.model,
         "version": report.active_version,
         "standby_version": known.get("standby_version", 0),
         "state": known.get("state", "idle"),

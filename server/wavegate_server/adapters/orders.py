@@ -88,8 +88,7 @@ class OrderBatch:
     def give(self, device_id: str, order: Order) -> int:
         """Make `order` the device's desired state and queue it; gives its `seq`, above all this device ever accepted."""
         row = self._session.get(DeviceAssignment, device_id)
-        device = self._session.get(Device, device_id)
-        seq = max(row.seq if row else 0, device.assignment_seq if device else 0) + 1
+        seq = self._next(device_id, row)
         assignment = self._assignment(device_id, seq, order)
         envelope = self._sealer.seal(assignment)
         row = row or DeviceAssignment(device_id=device_id, seq=seq, envelope=envelope)
@@ -100,6 +99,48 @@ class OrderBatch:
         self._session.add(row)
         self._queue(row, f"{order.rollout or 'direct'}:{device_id}:{seq}:{order.attempt}")
         return seq
+
+    def measure(self, device_id: str, slot: SlotAssignment, *, reason: str, meta_min: dict[str, int]) -> int:
+        """Order a candidate to be measured; gives its `seq`. What the device shall run stays in the books as it was."""
+        row = self._session.get(DeviceAssignment, device_id)
+        order = Assignment(
+            device=device_id,
+            seq=self._next(device_id, row),
+            issued=self._now,
+            expires=self._now + _TTL,
+            reason=reason,
+            slots={DEFAULT_SLOT: slot},
+            meta_min=meta_min,
+        )
+        return self._replace(row, order)
+
+    def restore(self, device_id: str, envelope: bytes | None, *, reason: str) -> int:
+        """Give the order in `envelope` anew after a measurement; None: nothing was ordered, keep what is active."""
+        row = self._session.get(DeviceAssignment, device_id)
+        before = _payload(envelope) if envelope is not None else None
+        empty = Assignment(device=device_id, seq=1, issued=self._now, expires=self._now, reason=reason)
+        order = msgspec.structs.replace(
+            before or empty,
+            seq=self._next(device_id, row),
+            issued=self._now,
+            expires=self._now + _TTL,
+            meta_min=self._versions(row.model if row else ""),
+        )
+        return self._replace(row, order)
+
+    def _next(self, device_id: str, row: DeviceAssignment | None) -> int:
+        device = self._session.get(Device, device_id)
+        return max(row.seq if row else 0, device.assignment_seq if device else 0) + 1
+
+    def _replace(self, row: DeviceAssignment | None, order: Assignment) -> int:
+        """Send another message in the place of the stored one, whose rollout and version stay as they are."""
+        envelope = self._sealer.seal(order)
+        row = row or DeviceAssignment(device_id=order.device, seq=order.seq, envelope=envelope)
+        row.seq, row.envelope, row.acknowledged = order.seq, envelope, False
+        row.issued_at, row.expires_at = order.issued, order.expires
+        self._session.add(row)
+        self._queue(row, f"bench:{order.device}:{order.seq}")
+        return order.seq
 
     def renew(self, limit: int = 500) -> int:
         """Sign assignments that come near their expiry anew (same `seq`: for the device a repeat); how many."""

@@ -49,7 +49,6 @@ class DeviceDetail:
     facts: dict[str, Any]
     quarantined: tuple[str, ...]
     labels: dict[str, str]
-    bench: bool
     created_at: datetime | None
     enrolled_at: datetime | None
     certificate_expires: datetime | None
@@ -137,6 +136,7 @@ SENTENCES: dict[str, str] = {
     "refused": "It refused v{version} before the swap ({code}: {detail}) and went on serving v{active}.",
     "reverted": "It went back from v{version} to v{active} by itself ({code}: {detail}).",
     "deferred": "It put v{version} off ({code}: {detail}).",
+    "benched": "It measured v{version} as a candidate beside its original; that changed nothing.",
     "broken": "No version could serve after v{version} was tried ({code}: {detail}).",
     "gate": "The gate after wave {wave} said {verdict}: {sentence}",
     "rollout": "Rollout {rollout} is {state}: {sentence}",
@@ -164,7 +164,6 @@ def device_detail(session: Session, now: datetime, device_id: str) -> DeviceDeta
         facts=dict(row.facts or {}),
         quarantined=tuple((row.quarantined or {}).get("digests", ())),
         labels={str(k): str(v) for k, v in (row.groups or {}).get("labels", {}).items()},
-        bench=row.bench,
         created_at=row.created_at,
         enrolled_at=row.enrolled_at,
         certificate_expires=row.certificate_expires,

@@ -111,6 +111,7 @@ class DeviceRow:
     clock: str
     last_seen: datetime | None
     revision: int
+    bench: bool = False
     recent: Recent = field(default_factory=Recent)
 
 
@@ -293,6 +294,7 @@ def _row(row: Any, recent: Recent) -> DeviceRow:
         clock=row.clock,
         last_seen=row.last_seen,
         revision=row.revision,
+        bench=row.bench,
         recent=recent,
     )
 

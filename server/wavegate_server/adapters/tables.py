@@ -12,6 +12,7 @@ from sqlalchemy import Column, Index, LargeBinary, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from wavegate_server.adapters.table_columns import METADATA, json_column, time_column
+from wavegate_server.adapters.tables_bench import BenchArtifact, BenchCandidate, BenchRound
 from wavegate_server.adapters.tables_compress import CompressEvent, CompressJob
 from wavegate_server.adapters.tables_telemetry import DeviceRollup, FleetRollup, TelemetryWindow, Watermark
 
@@ -19,6 +20,9 @@ __all__ = [
     "METADATA",
     "ApiToken",
     "AuditEvent",
+    "BenchArtifact",
+    "BenchCandidate",
+    "BenchRound",
     "BrowserSession",
     "CompressEvent",
     "CompressJob",

@@ -118,6 +118,19 @@ class TufRepo:
                 change.commit()
         return path
 
+    def withdraw_bench(self, hardware_class: str, names: list[str], now: datetime) -> bool:
+        """Take candidates off the list; whether any was on it. Repeatable. Raises UsageError `key_missing`."""
+        role = f"bench/{hardware_class}"
+        with self.store.changing():
+            change = Change(self.store, self.keys, now)
+            listed = change.look(role).targets if change.has(role) else {}
+            gone = [path for name in names if (path := f"{role}/{name}.json") in listed]
+            for path in gone:
+                del change.edit(role).targets[path]
+            if gone:
+                change.commit()
+        return bool(gone)
+
     def revoke(self, model: str, number: int, now: datetime, min_seq: int | None = None) -> None:
         """Drop a version from the list; with `min_seq` also refuse every version of the model below it, for ever.
 
@@ -206,6 +219,11 @@ class TufRepo:
         """The part of `versions` that an assignment of this model asks for."""
         versions = self.versions()
         return {role: versions[role] for role in ("root", "targets", f"release/{model}") if role in versions}
+
+    def bench_min(self, hardware_class: str) -> dict[str, int]:
+        """The part of `versions` that an order to bench on this class asks for."""
+        versions = self.versions()
+        return {role: versions[role] for role in ("root", "targets", f"bench/{hardware_class}") if role in versions}
 
     def expiries(self) -> dict[str, datetime]:
         """Role -> when its metadata end."""

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from wavegate_server.api import compress_jobs, devices, enrol, models, rollouts, system, tokens
+from wavegate_server.api import bench_rounds, compress_jobs, devices, enrol, models, rollouts, system, tokens
 from wavegate_server.api.context import Context
 from wavegate_server.api.limits import BodyLimit
 from wavegate_server.api.problems import MEDIA_TYPE, Boundary, add_problem_handlers, problem_responses
@@ -45,7 +45,14 @@ def create_api(context: Context) -> FastAPI:
     for router in (system.router, enrol.router):
         app.include_router(router, prefix=PREFIX, responses=problem_responses(422))
     guarded = problem_responses(401, 403, 422)
-    for router in (devices.router, models.router, compress_jobs.router, rollouts.router, tokens.router):
+    for router in (
+        devices.router,
+        models.router,
+        compress_jobs.router,
+        bench_rounds.router,
+        rollouts.router,
+        tokens.router,
+    ):
         app.include_router(router, prefix=PREFIX, responses=guarded)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
     return app
@@ -53,7 +60,7 @@ def create_api(context: Context) -> FastAPI:
 
 def _limits(settings: Settings) -> Callable[[str], int]:
     upload = settings.upload_limit_mb << 20
-    bundles = (f"{PREFIX}/models/import", f"{PREFIX}/compress-jobs/upload")
+    bundles = (f"{PREFIX}/models/import", f"{PREFIX}/compress-jobs/upload", f"{PREFIX}/bench-rounds")
     return lambda path: upload if path in bundles else _BODY_LIMIT
 
 

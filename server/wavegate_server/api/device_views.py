@@ -45,7 +45,9 @@ class NewDevice(BaseModel):
     hardware_class: Place = Field(alias="class")
     site: Place
     labels: Labels = Field(default={}, max_length=32)
-    bench: bool = Field(default=False, description="enrolled for benching: accepts candidates, serves nobody")
+    bench: bool = Field(
+        default=False, description="to be enrolled for benching: measures candidates beside what it serves"
+    )
     token: bool = Field(default=True, description="make an enrolment token with it")
 
 
@@ -56,6 +58,7 @@ class DeviceChange(BaseModel):
 
     site: Place | None = None
     labels: dict[LabelKey, Place | None] | None = Field(default=None, max_length=32)
+    bench: bool | None = Field(default=None, description="reaches the device when it enrols anew")
 
 
 class RevokeRequest(BaseModel):
@@ -123,6 +126,7 @@ class DeviceSummary(_View):
     clock: str
     last_seen: datetime | None
     revision: int
+    bench: bool = Field(description="measures candidates beside what it serves, once it enrolled so")
     recent: RecentView
 
 
@@ -144,7 +148,6 @@ class DeviceView(DeviceSummary):
     facts: dict[str, Any]
     quarantined: list[str]
     labels: dict[str, str]
-    bench: bool
     created_at: datetime | None
     enrolled_at: datetime | None
     certificate_expires: datetime | None

@@ -114,7 +114,7 @@ def show_device(device_id: DeviceName, context: Ctx, response: Response, _: Read
 @router.patch(
     "/devices/{device_id}",
     operation_id="change_device",
-    summary="Change a device's site or labels",
+    summary="Change a device's site, labels or benching",
     responses=problem_responses(404, 412, 428),
 )
 def patch_device(
@@ -129,7 +129,15 @@ def patch_device(
     with write(context.engine) as session:
         device = get_device(session, device_id)
         check_match(if_match, device.revision)
-        change_device(session, device, site=body.site, labels=body.labels, actor=who.name, now=context.clock())
+        change_device(
+            session,
+            device,
+            site=body.site,
+            labels=body.labels,
+            bench=body.bench,
+            actor=who.name,
+            now=context.clock(),
+        )
         session.flush()
         view = _view(session, context, device_id)
     response.headers["ETag"] = etag(view.revision)

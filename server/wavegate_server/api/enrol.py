@@ -43,6 +43,7 @@ class EnrolAnswer(BaseModel):
     topic_prefix: str
     broker_host: str
     broker_port: int
+    bench: bool = Field(description="whether it measures candidates; only enrolment says so to a device")
 
 
 @router.post(
@@ -73,6 +74,7 @@ def enrol(body: EnrolRequest, context: Ctx) -> EnrolAnswer:
         topic_prefix=settings.topic_prefix,
         broker_host=_broker_host(settings),
         broker_port=settings.broker_port,
+        bench=issued.bench,
     )
 
 
