@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from wavegate_server.compress import channels, learning, torch_export, torch_source, transformer
-from wavegate_server.compress.inputs import Feed, Samples, load_samples
+from wavegate_server.compress.inputs import Feed, Samples, count_samples, load_samples
 from wavegate_server.compress.structure import Facts, Structure
 from wavegate_server.compress.vocabulary import Trimmed, trim
 from wavegate_server.core.bundle_spec import Source
@@ -29,6 +29,8 @@ __all__ = ["make", "propose", "teach"]
 Say = Callable[[dict[str, Any]], None]
 KINDS: dict[str, Any] = {"transformer": transformer, "channels": channels}
 """Module of each kind of structure: `propose(module, facts)` and `apply(module, structure, batches)`."""
+_MOST_SAMPLES = 20_000
+"""Of the train set: more would cost the teacher longer than they teach in the steps there are."""
 _IMPORTANCE_SAMPLES, _IMPORTANCE_BATCH = 512, 16
 _MISFITS = (RuntimeError, TypeError, IndexError, ValueError, KeyError)
 
@@ -45,7 +47,7 @@ class _Pace:
 
 
 _PACES = {
-    "transformer": _Pace(64, 3e-4, 6, 1800, 150),
+    "transformer": _Pace(64, 3e-4, 6, 1000, 150),
     "channels": _Pace(128, 2e-3, 6, 2400, 150),
 }
 
@@ -64,7 +66,7 @@ def teach(job: dict[str, Any], _: Say) -> dict[str, Any]:
     started = time.monotonic()
     torch.set_num_threads(job["threads"])
     module = _module(job)
-    samples = _samples(job, Path(job["directory"]) / job["train"], Path(job["directory"]))
+    samples = _train(job, Path(job["directory"]))
     answers = _answers(module, samples.feeds)
     if not np.isfinite(answers).all():
         raise UsageError("bundle_invalid", "the torch module gives answers that are not finite (NaN or infinite)")
@@ -87,12 +89,12 @@ def make(job: dict[str, Any], say: Say) -> dict[str, Any]:
     folder = Path(job["target"])
     module = _module(job)
     whole = sum(each.numel() for each in module.parameters())
-    wide = _samples(job, Path(job["directory"]) / job["train"], Path(job["directory"]))
+    wide = _train(job, Path(job["directory"]))
     soft = np.load(job["teacher"], allow_pickle=False)
     labels = _labels(wide, soft, classes=job["classes"])
     small = _cut(module, structure, wide.feeds, soft)
     place = _smaller_vocabulary(job, small, structure, folder)
-    groups = learning.group(wide.feeds if place is None else _samples(job, wide.path, place).feeds)
+    groups = learning.group(wide.feeds if place is None else _train(job, place).feeds)
     del module
     check = _Check(job, place or Path(job["directory"]))
     start = check(small.eval())
@@ -137,6 +139,14 @@ def _plan(job: dict[str, Any], kind: str, samples: int, used: float) -> learning
 
 def _module(job: dict[str, Any]) -> Any:
     return torch_source.load(Path(job["directory"]), msgspec.convert(job["source"], Source))
+
+
+def _train(job: dict[str, Any], directory: Path) -> "_Set":
+    """The train set, or as many of its samples as are worth their time."""
+    file = Path(job["directory"]) / job["train"]
+    count, _ = count_samples(file)
+    rows = np.sort(np.random.default_rng(0).permutation(count)[:_MOST_SAMPLES]).tolist()
+    return _samples(job, file, directory, None if count <= _MOST_SAMPLES else rows)
 
 
 def _samples(job: dict[str, Any], file: Path, directory: Path, rows: list[int] | None = None) -> "_Set":
