@@ -13,17 +13,22 @@ import typer
 
 from wavegate_server.adapters.bundles import Bundle, open_bundle
 from wavegate_server.cli_compress_job import compress_on_server
+from wavegate_server.cli_compress_round import ApiRound
 from wavegate_server.cli_compress_show import Display, print_comparison, print_result
 from wavegate_server.cli_compress_take import Taken, take
 from wavegate_server.cli_output import ExitCode, JsonFlag, lines, print_json
 from wavegate_server.compress.cache import default_directory
 from wavegate_server.compress.job import JobResult, Options, run_job
 from wavegate_server.compress.report import as_json as result_json
+from wavegate_server.compress.trial import CALIBRATION
 from wavegate_server.core.budget import BudgetItem, default_budget, parse_budget
 from wavegate_shared.errors import UsageError
 
 __all__ = ["compress", "print_comparison"]
 
+_Calibration = Annotated[
+    int, typer.Option(min=1, max=10_000, help="Samples that calibrate static int8 recipes, at most; more is no better.")
+]
 _UNITS = {"s": 1.0, "": 60.0, "m": 60.0, "h": 3600.0}
 _VERSION = re.compile(r"([a-z0-9][a-z0-9-]{0,62})@([1-9][0-9]{0,8})")
 
@@ -61,7 +66,12 @@ def compress(
     ] = "10m",
     device_class: Annotated[
         str,
-        typer.Option("--for", metavar="CLASS", help="Hardware class the result is for."),
+        typer.Option(
+            "--for",
+            metavar="CLASS",
+            help="Hardware class the result is for: the best candidates are measured on a device of it that is enrolled "
+            "for benching; without one the verdict says host only.",
+        ),
     ] = "",
     metric: Annotated[
         str, typer.Option(help="Judge by your own metric: file.py:function(outputs, labels) -> number, for any subset.")
@@ -69,6 +79,7 @@ def compress(
     cache: Annotated[
         Path | None, typer.Option(help="Where finished steps are kept; else WAVEGATE_CACHE, else the user's cache.")
     ] = None,
+    calibration: _Calibration = CALIBRATION,
     remote: Annotated[bool, typer.Option("--remote", help="Let the server compress the bundle.")] = False,
     detach: Annotated[
         bool, typer.Option("--detach", help="On the server: start it and do not wait for its end.")
@@ -96,6 +107,7 @@ def compress(
     named = None if Path(what).exists() else _VERSION.fullmatch(what)
     if named or remote:
         here = {"--out": out, "--metric": metric, "--cache": cache, "--no-import": no_import}
+        here["--calibration"] = calibration != CALIBRATION
         if given := [name for name, value in here.items() if value]:
             raise typer.BadParameter("only for a job on this machine", param_hint=", ".join(given))
         version = (named[1], int(named[2])) if named else None
@@ -113,7 +125,14 @@ def compress(
         raise typer.BadParameter("only for a job on the server", param_hint="--detach")
     path = Path(what)
     target = out or path.with_name(f"{path.stem}-compressed")
-    options = Options(time_s=wanted.time_s, cache=cache or default_directory(), device_class=device_class, entry=metric)
+    options = Options(
+        time_s=wanted.time_s,
+        cache=cache or default_directory(),
+        device_class=device_class,
+        entry=metric,
+        calibration=calibration,
+        device_round=ApiRound(context, device_class) if device_class else None,
+    )
     with open_bundle(path) as bundle:
         result = _run(bundle, _items(bundle, wanted), target, options, as_json=as_json)
         written = target if result.chosen and result.chosen.path else None

@@ -24,7 +24,7 @@ from wavegate_server.compress.report import Candidate, Event, JobResult, compari
 from wavegate_server.compress.search import Search
 from wavegate_server.compress.splits import make_splits
 from wavegate_server.compress.structural import StructuralStep, possible, reach_of_recipes, why_not
-from wavegate_server.compress.trial import Made, Scored, Workbench
+from wavegate_server.compress.trial import CALIBRATION, Made, Scored, Workbench
 from wavegate_server.compress.verdicts import judged
 from wavegate_server.core.budget import BudgetItem
 from wavegate_shared.errors import UsageError
@@ -48,6 +48,7 @@ class Options:
         entry: `file.py:function` of the user's own metric, judging instead of the bundle's.
         structural: whether smaller structures are distilled where the bundle has `source` and `train`.
         teaching: temperature and alpha of that.
+        calibration: how many samples calibrate static recipes, at most.
     """
 
     time_s: float = 600.0
@@ -56,6 +57,7 @@ class Options:
     entry: str = ""
     structural: bool = True
     teaching: Teaching = field(default_factory=Teaching)
+    calibration: int = CALIBRATION
 
 
 def run_job(
@@ -92,7 +94,7 @@ class _Job:
         self._started = time.monotonic()
         self._reserve_s = 0.0
         self._splits = make_splits(bundle)
-        self._bench = Workbench(bundle, self._splits, cache, self._left_s)
+        self._bench = Workbench(bundle, self._splits, cache, self._left_s, calibration=options.calibration)
         self._notes: list[str] = [self._splits.words]
         self._search: Search | None = None
 

@@ -173,6 +173,7 @@ def _row(candidate: Candidate, front: set[str]) -> dict[str, Any]:
     return {
         "recipe": candidate.recipe,
         "size_bytes": m.size_bytes if m else None,
+        "download_bytes": (m.download_bytes or None) if m else None,
         "p50_ms": m.p50_ms if m else None,
         "metric": m.value if m else None,
         "drop_pt": m.drop.value * 100 if m else None,

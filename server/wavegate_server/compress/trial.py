@@ -22,9 +22,10 @@ from wavegate_server.compress.measure import Score, as_score, probe
 from wavegate_server.compress.splits import Split, Splits
 from wavegate_shared.errors import UsageError
 
-__all__ = ["Against", "Front", "Made", "Scored", "Workbench", "against"]
+__all__ = ["CALIBRATION", "Against", "Front", "Made", "Scored", "Workbench", "against"]
 
-_CALIB_SAMPLES = 64
+CALIBRATION = 64
+"""Samples that static recipes are calibrated with; more gave nothing, see docs/compression.md."""
 _PACKAGE = "wavegate_server.compress"
 _CLOSE = 0.05
 _THREADS = min(4, os.cpu_count() or 1)
@@ -97,8 +98,17 @@ class Against:
 class Workbench:
     """The cached steps on one bundle."""
 
-    def __init__(self, bundle: Bundle, splits: Splits, cache: Cache, left_s: Callable[[], float]) -> None:
-        """`left_s` gives the seconds a step may still take."""
+    def __init__(
+        self,
+        bundle: Bundle,
+        splits: Splits,
+        cache: Cache,
+        left_s: Callable[[], float],
+        *,
+        calibration: int = CALIBRATION,
+    ) -> None:
+        """`left_s` gives the seconds a step may still take; `calibration`: how many samples calibrate static recipes."""
+        self._calibration = calibration
         self.bundle = bundle
         self.splits = splits
         self.cache = cache
@@ -152,7 +162,7 @@ class Workbench:
     def make(self, recipe: str, base: Made, float_nodes: list[str], name: str) -> Made:
         """The candidate of a recipe, with these nodes left float. Raises UsageError: why there is none."""
         calib, front = self.splits.calib, self.front_of(base)
-        job = {"recipe": recipe, "float_nodes": float_nodes, "samples": _CALIB_SAMPLES}
+        job = {"recipe": recipe, "float_nodes": float_nodes, "samples": self._calibration}
 
         def make(folder: Path) -> dict[str, Any]:
             more = {"source": str(base.path), "target": str(folder / "model.onnx"), "calib": str(calib.file)}
