@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import Error as SslibError
-from securesystemslib.exceptions import FormatError
+from securesystemslib.exceptions import FormatError, UnverifiedSignatureError
 from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
 
 from wavegate_shared.decoding import MALFORMED
@@ -59,7 +59,7 @@ def open_signed(data: bytes, kind: type[T], payload_type: str, keys: Sequence[Ke
         raise TrustError("signature_invalid", "no key is trusted for this kind of document")
     try:
         envelope.verify(list(keys), 1)
-    except Exception as error:  # securesystemslib raises several kinds, and all of them mean: not verified
+    except UnverifiedSignatureError as error:  # its other failures, as a key that is none, come as a subclass of this
         raise TrustError("signature_invalid", f"no trusted key signed this {payload_type}") from error
     try:
         return msgspec.json.decode(envelope.payload, type=kind)

@@ -18,6 +18,7 @@ __all__ = [
     "PRE_OPS",
     "Channels",
     "Crop",
+    "Ctc",
     "Decode",
     "Normalise",
     "Operation",
@@ -119,6 +120,17 @@ class Softmax(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     output: _Name
 
 
+class Ctc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Scores of each step (n, steps, classes) to the classes that were read, (n, longest) int64, the rest filled with -1.
+
+    Greedy: the best class of each step, repeats once, without the blank. `layout` is `tnc` where the steps come first.
+    """
+
+    output: _Name
+    blank: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 0
+    layout: Literal["ntc", "tnc"] = "ntc"
+
+
 PRE_OPS: dict[str, type[Operation]] = {
     "wordpiece": WordPieceOp,
     "decode": Decode,
@@ -129,7 +141,7 @@ PRE_OPS: dict[str, type[Operation]] = {
     "normalise": Normalise,
     "transpose": Transpose,
 }
-POST_OPS: dict[str, type[msgspec.Struct]] = {"softmax": Softmax}
+POST_OPS: dict[str, type[msgspec.Struct]] = {"softmax": Softmax, "ctc": Ctc}
 
 
 def parse_operation(step: Mapping[str, Any], known: Mapping[str, type[_T]]) -> _T:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +23,7 @@ from wavegate_shared.operations import (
     MAX_PIXELS,
     Channels,
     Crop,
+    Ctc,
     Decode,
     Normalise,
     Operation,
@@ -67,7 +69,16 @@ def build_pre(steps: Sequence[Mapping[str, Any]], read: ReadFile) -> list[Step]:
 
 def build_post(steps: Sequence[Mapping[str, Any]]) -> list[Step]:
     """Declared post-processing, ready to run. Raises like `build_pre`."""
-    return [partial(_softmax, operation) for operation in parse_post(steps) if isinstance(operation, Softmax)]
+    return [_after(operation) for operation in parse_post(steps)]
+
+
+def _after(operation: msgspec.Struct) -> Step:
+    match operation:
+        case Ctc():
+            return partial(_ctc, operation)
+        case Softmax():
+            return partial(_softmax, operation)
+    raise DeviceError("incompatible", f"operation {type(operation).__name__} cannot be run here")
 
 
 def decoded_inputs(steps: Sequence[Mapping[str, Any]]) -> frozenset[str]:
@@ -264,7 +275,33 @@ def _channels_first(images: Array) -> Array:
     return np.ascontiguousarray(with_channels.transpose(0, 3, 1, 2))
 
 
+def _given(name: str, arrays: dict[str, Any]) -> Array:
+    if name not in arrays:
+        raise DeviceError("incompatible", f"a post operation wants the output {name!r}, which the graph does not have")
+    values: Array = arrays[name]
+    return values
+
+
+def _ctc(operation: Ctc, arrays: dict[str, Any]) -> None:
+    values = _given(operation.output, arrays)
+    if values.ndim != 3:
+        raise DeviceError(
+            "incompatible", f"ctc wants steps and classes, output {operation.output} is {list(values.shape)}"
+        )
+    best = values.argmax(axis=-1).astype(np.int64)
+    best = best.T if operation.layout == "tnc" else best
+    rows = []
+    for steps in best:
+        changed = np.concatenate([[True], steps[1:] != steps[:-1]]) if steps.size else np.zeros(0, bool)
+        rows.append(steps[changed & (steps != operation.blank)])
+    longest = max((row.size for row in rows), default=0)
+    read = np.full((len(rows), max(longest, 1)), -1, dtype=np.int64)
+    for target, row in zip(read, rows, strict=True):
+        target[: row.size] = row
+    arrays[operation.output] = read
+
+
 def _softmax(operation: Softmax, arrays: dict[str, Any]) -> None:
-    values = arrays[operation.output]
+    values = _given(operation.output, arrays)
     raised = np.exp(values - values.max(axis=-1, keepdims=True))
     arrays[operation.output] = raised / raised.sum(axis=-1, keepdims=True)

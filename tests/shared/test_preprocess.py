@@ -260,3 +260,32 @@ def test_softmax_stays_finite_on_large_values() -> None:
     arrays = {"logits": np.array([[1000.0, 1001.0]], np.float32)}
     step(arrays)
     assert np.allclose(arrays["logits"], [[0.26894143, 0.7310586]])
+
+
+def steps_of(*best: int, classes: int = 4) -> np.ndarray:
+    return np.eye(classes, dtype=np.float32)[list(best)]
+
+
+def test_ctc_reads_the_best_class_of_each_step_once_and_no_blank() -> None:
+    (step,) = build_post([{"op": "ctc", "output": "y"}])
+    arrays = {
+        "y": np.stack([steps_of(0, 1, 1, 0, 1, 2, 0), steps_of(3, 3, 0, 0, 0, 0, 0), steps_of(0, 0, 0, 0, 0, 0, 0)])
+    }
+    step(arrays)
+    assert arrays["y"].tolist() == [[1, 1, 2], [3, -1, -1], [-1, -1, -1]]
+    assert arrays["y"].dtype == np.int64
+
+
+def test_ctc_with_another_blank_and_steps_first() -> None:
+    (step,) = build_post([{"op": "ctc", "output": "y", "blank": 3, "layout": "tnc"}])
+    arrays = {"y": np.stack([steps_of(0, 0, 3, 0), steps_of(1, 2, 2, 3)], axis=1)}
+    step(arrays)
+    assert arrays["y"].tolist() == [[0, 0], [1, 2]]
+
+
+@pytest.mark.parametrize("arrays", [{"z": np.zeros((1, 2, 3))}, {"y": np.zeros((2, 3))}])
+def test_a_post_operation_that_does_not_fit_the_graph_says_so(arrays: dict[str, np.ndarray]) -> None:
+    (step,) = build_post([{"op": "ctc", "output": "y"}])
+    with pytest.raises(DeviceError) as caught:
+        step(arrays)
+    assert caught.value.code == "incompatible"

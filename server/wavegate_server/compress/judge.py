@@ -243,5 +243,5 @@ def _remark(measured: Measured) -> str:
 
 def _rows(path: Path) -> list[list[float]]:
     with np.load(path, allow_pickle=False) as archive:
-        table, lengths = archive["outputs"], archive["lengths"]
+        table, lengths = archive["answers"], archive["answer_lengths"]
     return [row[:length].tolist() for row, length in zip(table, lengths, strict=True)]

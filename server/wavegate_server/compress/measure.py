@@ -64,7 +64,9 @@ def score_model(
     """
     job = {"kind": "score", "model": str(model), "samples": str(samples), "metric": msgspec.to_builtins(spec.metric)}
     more = {"rows": None if rows is None else list(rows), "outputs": None if outputs is None else str(outputs)}
-    return as_score(probe({**job, **more, "directory": str(directory), "pre": spec.pre}, timeout_s=timeout_s))
+    return as_score(
+        probe({**job, **more, "directory": str(directory), "pre": spec.pre, "post": spec.post}, timeout_s=timeout_s)
+    )
 
 
 def as_score(answer: dict[str, Any]) -> Score:

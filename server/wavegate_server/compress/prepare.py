@@ -18,6 +18,7 @@ import onnx
 import onnxruntime as ort
 
 from wavegate_server.compress import graphs
+from wavegate_server.compress.ort_errors import ORT_ERRORS
 from wavegate_shared.errors import UsageError
 
 __all__ = ["main"]
@@ -111,7 +112,7 @@ def _outputs(model: onnx.ModelProto, feed: dict[str, Any]) -> list[Any] | None:
         session = ort.InferenceSession(buffer.getvalue(), options, providers=["CPUExecutionProvider"])
         known = {entry.name for entry in session.get_inputs()}
         return [np.asarray(o) for o in session.run(None, {k: v for k, v in feed.items() if k in known})]
-    except Exception as error:  # onnxruntime has a dozen exception types, and each means: this graph does not run
+    except ORT_ERRORS as error:
         sys.stderr.write(f"{error}\n")
         return None
 

@@ -5,7 +5,7 @@ is a program: it may crash, hang or eat memory, and only then is its peak memory
 
 Jobs:
     {"kind": "score", "model": path, "samples": npz, "directory": dir, "pre": [...], "metric": {...}, "rows": [..] or null,
-     "outputs": npz to write or null, "threads": n}
+     "post": [...], "outputs": npz to write or null, "threads": n}
         -> {"scores": [..], "outputs_finite": bool, "load_ms", "peak_rss_mb", "samples", "top1": [..], "value"}
     {"kind": "race", "models": {name: path}, "samples": npz, "directory": dir, "pre": [...], "rounds": n, "seconds": s,
      "fronts": {name: {"directory", "pre"}} of models with their own pre-processing}
@@ -21,6 +21,7 @@ import json
 import resource
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,10 @@ import numpy as np
 import onnxruntime as ort
 
 from wavegate_server.compress.inputs import Feed, Samples, load_samples
-from wavegate_shared.errors import UsageError
+from wavegate_server.compress.ort_errors import ORT_ERRORS
+from wavegate_shared.errors import DeviceError, UsageError
 from wavegate_shared.metrics import Metric, evaluate, score
+from wavegate_shared.preprocess import build_post
 
 __all__ = ["main"]
 
@@ -52,7 +55,7 @@ def main() -> int:
         answer = kinds[job["kind"]](job)
     except UsageError as error:
         answer = {"error": error.code, "detail": error.detail}
-    except (RuntimeError, ValueError, IndexError, ort.capi.onnxruntime_pybind11_state.Fail) as error:
+    except ORT_ERRORS as error:
         answer = {"error": "load_failed", "detail": (str(error).splitlines() or ["?"])[0][:400]}
     print("\n" + json.dumps(answer))
     return 1 if "error" in answer else 0
@@ -66,7 +69,7 @@ def _session(path: str, threads: int = 1) -> ort.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has a dozen exception types here, and each means: it does not load
+    except ORT_ERRORS as error:
         raise UsageError("bundle_invalid", f"the model does not load: {str(error).splitlines()[0][:300]}") from error
 
 
@@ -74,7 +77,7 @@ def _run(session: ort.InferenceSession, feed: Feed) -> list[np.ndarray[Any, Any]
     known = {entry.name for entry in session.get_inputs()}
     try:
         return list(session.run(None, {name: array for name, array in feed.items() if name in known}))
-    except Exception as error:  # as in `_session`: each of them means that the inputs and the graph do not fit
+    except ORT_ERRORS as error:
         raise UsageError("bundle_invalid", f"the model does not run: {str(error).splitlines()[0][:300]}") from error
 
 
@@ -90,19 +93,22 @@ def _score(job: dict[str, Any]) -> dict[str, Any]:
     started = time.perf_counter()
     session = _session(job["model"], job.get("threads", 1))
     load_ms = (time.perf_counter() - started) * 1000
-    outputs = [_flat(_run(session, feed)[0]) for feed in samples.feeds]
+    raw = [_run(session, feed) for feed in samples.feeds]
+    outputs = [_flat(each[0]) for each in raw]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     labels = samples.label_list()
-    scores = [score(metric, output, label) for output, label in zip(outputs, labels, strict=True)]
+    finite = all(np.isfinite(output).all() for output in outputs)
+    answers = _answers(session, raw, job.get("post") or []) if finite else outputs
+    scores = [score(metric, answer, label) for answer, label in zip(answers, labels, strict=True)]
     if job.get("outputs"):
-        _write_outputs(Path(job["outputs"]), outputs)
+        _write_outputs(Path(job["outputs"]), outputs, answers)
     return {
         "samples": len(outputs),
         "labelled": samples.labels is not None,
         "scores": scores,
-        "value": evaluate(metric, outputs, labels),
-        "top1": [int(np.argmax(output)) for output in outputs],
-        "outputs_finite": all(np.isfinite(output).all() for output in outputs),
+        "value": evaluate(metric, answers, labels),
+        "top1": [_answer_number(job, answer) for answer in answers],
+        "outputs_finite": finite,
         "load_ms": load_ms,
         "peak_rss_mb": peak,
     }
@@ -112,12 +118,41 @@ def _flat(output: np.ndarray[Any, Any]) -> list[float]:
     return [float(value) for value in np.asarray(output).reshape(-1)]
 
 
-def _write_outputs(path: Path, outputs: list[list[float]]) -> None:
-    """All outputs as one array, shorter ones filled with NaN, and their lengths."""
-    table = np.full((len(outputs), max(len(output) for output in outputs)), np.nan)
-    for row, output in zip(table, outputs, strict=True):
-        row[: len(output)] = output
-    np.savez(path, outputs=table, lengths=np.array([len(output) for output in outputs]))
+def _answers(session: ort.InferenceSession, raw: list[list[Any]], post: list[dict[str, Any]]) -> list[list[float]]:
+    """The first output of each run as the device would give it: after the declared operations."""
+    names = [output.name for output in session.get_outputs()]
+    try:
+        steps = build_post(post)
+        answers = []
+        for outputs in raw:
+            named = dict(zip(names, outputs, strict=True))
+            for step in steps:
+                step(named)
+            answers.append(_flat(named[names[0]]))
+    except (DeviceError, ValueError) as error:
+        raise UsageError("bundle_invalid", f"post-processing: {error}") from error
+    return answers
+
+
+def _answer_number(job: dict[str, Any], answer: list[float]) -> int:
+    """A number that is equal for equal answers: the class, or for a sequence a checksum of it."""
+    if any(step.get("op") == "ctc" for step in job.get("post") or []):
+        return zlib.crc32(np.array([value for value in answer if value >= 0]).tobytes())
+    return int(np.argmax(answer))
+
+
+def _write_outputs(path: Path, outputs: list[list[float]], answers: list[list[float]]) -> None:
+    """All outputs as one array, shorter ones filled with NaN, and their lengths; and so the answers made of them."""
+    table, lengths = _table(outputs)
+    after, sizes = _table(answers)
+    np.savez(path, outputs=table, lengths=lengths, answers=after, answer_lengths=sizes)
+
+
+def _table(rows: list[list[float]]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    table = np.full((len(rows), max(len(row) for row in rows)), np.nan)
+    for place, row in zip(table, rows, strict=True):
+        place[: len(row)] = row
+    return table, np.array([len(row) for row in rows])
 
 
 def _race(job: dict[str, Any]) -> dict[str, Any]:
@@ -175,7 +210,7 @@ def _custom(job: dict[str, Any]) -> dict[str, Any]:
 
 def _read_outputs(path: str) -> list[np.ndarray[Any, Any]]:
     with np.load(path, allow_pickle=False) as archive:
-        table, lengths = archive["outputs"], archive["lengths"]
+        table, lengths = archive["answers"], archive["answer_lengths"]
     return [row[:length] for row, length in zip(table, lengths, strict=True)]
 
 

@@ -18,10 +18,10 @@ import onnx
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from torch import nn
 
 from wavegate_server.compress.inputs import Feed
+from wavegate_server.compress.ort_errors import ORT_ERRORS
 from wavegate_shared.errors import UsageError
 
 __all__ = ["OPSET", "TOLERANCE", "Names", "Parity", "compare", "export", "export_checked", "output_names", "outputs_of"]
@@ -225,7 +225,7 @@ def _session(file: Path) -> ort.InferenceSession:
     options.log_severity_level = 4
     try:
         return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except (ort_errors.Fail, ort_errors.InvalidGraph, ort_errors.NotImplemented, ort_errors.RuntimeException) as error:
+    except ORT_ERRORS as error:
         raise UsageError("bundle_invalid", f"the exported graph does not load: {str(error)[:300]}") from error
 
 
@@ -233,7 +233,7 @@ def _run(session: ort.InferenceSession, feed: Feed, names: Names) -> list[Array]
     known = {value.name for value in session.get_inputs()}
     try:
         return list(session.run(names.outputs, {name: feed[name] for name in names.inputs if name in known}))
-    except (ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.RuntimeException) as error:
+    except ORT_ERRORS as error:
         detail = " ".join(str(error).split())[:300]
         raise UsageError("bundle_invalid", f"the exported graph does not run on the samples: {detail}") from error
 

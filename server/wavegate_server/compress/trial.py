@@ -197,11 +197,11 @@ class Workbench:
 
         def make(folder: Path) -> dict[str, Any]:
             job = {"kind": "score", "model": str(made.path), "metric": metric, **self._samples(split, front)}
-            job["threads"] = _THREADS
+            job.update(threads=_THREADS, post=self.bundle.spec.post)
             return probe({**job, "outputs": str(folder / "outputs.npz")}, timeout_s=self.timeout_s())
 
         parts = {"model": made.digest, "split": split.digest, "rows": split.rows, "metric": metric}
-        folder, answer = self.cache.step("score", {**parts, "pre": front.key}, make)
+        folder, answer = self.cache.step("score", {**parts, "pre": front.key, "post": self.bundle.spec.post}, make)
         return Scored(as_score(answer), folder / "outputs.npz")
 
     def front_of(self, made: Made) -> Front:

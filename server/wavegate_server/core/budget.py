@@ -112,6 +112,14 @@ def _parse_item(text: str, metric: Metric) -> BudgetItem:
     kind = _FORMS.get((name, op, unit))
     if kind is None or (kind in _LESS and match["sign"] != "-") or (kind not in _LESS and match["sign"] == "-"):
         raise UsageError("invalid", f"budget item {text!r} is not understood; examples: {_EXAMPLES}")
+    up = metric.direction is Direction.UP
+    if kind == "error_change" and up:
+        raise UsageError("invalid", f"{text!r}: more is better in {metric.name}; write drop=2pt or {metric.name}>=0.97")
+    if kind == "drop" and metric.unit != "share":
+        raise UsageError(
+            "invalid",
+            f"{text!r}: {metric.name} is no share but in {metric.unit}; write error=+5% or {metric.name}<=LIMIT",
+        )
     scale = {"size_change": -0.01, "download_change": -0.01, "drop": 0.01, "error_change": 0.01}.get(kind, 1.0)
     scale = {"KB": 1e3, "MB": 1e6}.get(unit, scale) if kind in ("size_bytes", "download_bytes") else scale
     return BudgetItem(text, kind, number * scale)

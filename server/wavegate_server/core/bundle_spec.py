@@ -195,7 +195,9 @@ def _operations_problem(spec: BundleSpec) -> str:
         if operation.input not in known:
             return f"pre operations take the input {operation.input!r}, which is neither declared nor made before"
         known.add(operation.result)
-    return ""
+    made = {tensor.name for tensor in spec.outputs}
+    lacking = sorted({str(step["output"]) for step in spec.post} - made)
+    return f"post operations take the output {', '.join(lacking)}, which is not declared" if lacking else ""
 
 
 def file_name_problem(name: str) -> str:

@@ -110,3 +110,18 @@ def test_a_download_item_is_of_the_compressed_file() -> None:
     assert [(item.kind, round(item.limit, 3)) for item in items] == [("download_change", -0.3), ("download_bytes", 2e6)]
     with pytest.raises(UsageError):
         parse_budget("download=30%", ACCURACY)
+
+
+@pytest.mark.parametrize(
+    ("text", "metric", "words"),
+    [
+        ("error=+5%", Metric("accuracy"), "more is better in accuracy; write drop=2pt"),
+        ("drop=2pt", ERROR, "is no share but in mm; write error="),
+    ],
+)
+def test_an_item_that_means_nothing_for_the_metric_is_refused_with_the_one_that_does(
+    text: str, metric: Metric, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        parse_budget(text, metric)
+    assert caught.value.code == "invalid"
