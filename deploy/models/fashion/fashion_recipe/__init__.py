@@ -1,0 +1,1 @@
+"""How the fashion bundle is made; see `make.py` one folder up."""
