@@ -84,7 +84,7 @@ def metric_named(name: str, spec: BundleSpec) -> Metric:
 
 def test_the_tasks_are_there() -> None:
     names = {path.parent.name for path in BUNDLES}
-    assert {"address-match", "signal-inversion"} <= names
+    assert {"address-match", "address-match-zh", "signal-inversion"} <= names
 
 
 @shipped

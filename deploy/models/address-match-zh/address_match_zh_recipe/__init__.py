@@ -1,0 +1,1 @@
+"""Stages of `make.py`: real place names, pairs made from them, the model."""
