@@ -23,6 +23,7 @@ __all__ = ["MEMORY_LIMIT_BYTES", "TIMEOUT_S", "run_child"]
 TIMEOUT_S = 300.0
 MEMORY_LIMIT_BYTES = 4 << 30
 _LOG_LIMIT_BYTES = 8 << 20
+_FLOOD_BYTES = 256 << 20
 _FILE_LIMIT_BYTES = 16 << 30
 _DETAIL = 300
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -66,7 +67,7 @@ def run_child(
             start_new_session=True,
         )
         try:
-            _wait(child, json.dumps(job).encode(), max(timeout_s, 0.1), out, listen)
+            _wait(child, json.dumps(job).encode(), max(timeout_s, 0.1), (out, log), listen)
         finally:
             _end(child)
         return _answer(out, log, child.returncode, memory_bytes)
@@ -76,22 +77,27 @@ def _wait(
     child: subprocess.Popen[bytes],
     job: bytes,
     timeout_s: float,
-    out: Any,
+    files: tuple[Any, Any],
     listen: Callable[[dict[str, Any]], None] | None,
 ) -> None:
+    """Wait for its end, and look every second whether it is late, floods its output or log, or tells progress."""
     ends, told = time.monotonic() + timeout_s, 0
     given: bytes | None = job
     while True:
         left = ends - time.monotonic()
         try:
-            child.communicate(given, timeout=max(0.0, min(left, _LISTEN_S) if listen else left))
+            child.communicate(given, timeout=max(0.0, min(left, _LISTEN_S)))
         except subprocess.TimeoutExpired as error:
             if left <= 0:
                 raise UsageError("bundle_invalid", f"it did not finish within {timeout_s:.0f} s") from error
+            if any(os.fstat(file.fileno()).st_size > _FLOOD_BYTES for file in files):
+                raise UsageError("bundle_invalid", f"it flooded its log (over {_FLOOD_BYTES >> 20} MB)") from error
             if listen:
-                told = _tell(out, told, listen)
+                told = _tell(files[0], told, listen)
             given = None  # it goes on with what is left of the first call
             continue
+        if listen:
+            _tell(files[0], told, listen)
         return
 
 

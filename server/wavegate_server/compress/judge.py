@@ -16,7 +16,7 @@ from wavegate_server.core.bootstrap import drop_from_draws, set_drop
 from wavegate_server.core.budget import BudgetItem, Measured, Verdict, judge, words
 from wavegate_server.core.paired import Drop, paired_drop
 from wavegate_shared.errors import UsageError
-from wavegate_shared.metrics import OF_THE_SET, Label
+from wavegate_shared.metrics import OF_THE_SET, Label, Metric, evaluate
 
 __all__ = ["FIRST_LEVEL", "Judge", "finished"]
 
@@ -214,8 +214,10 @@ class Judge:
         best, now = float(max(right)), float(((margins > 0) == truth).mean())
         if best - now <= 0.02:
             return []
+        auc = evaluate(Metric("auc"), outputs, [float(label) for label in truth])
         return [
             f"the original's threshold does not suit these samples: accuracy {now:.3f}, {best:.3f} at the best threshold; "
+            f"its ranking has AUC {auc:.3f}; "
             "calibrate the model on data of this kind"
         ]
 

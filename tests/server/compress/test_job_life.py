@@ -5,11 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from tests.support.bundles import relist, rewrite_spec, write_pair_bundle
+from tests.support.bundles import rewrite_spec, write_pair_bundle
 from tests.support.graphs import conv_net, regression_net, sensor_samples, write_bundle_of, write_conv_bundle
 from wavegate_server.adapters.bundles import open_bundle
 from wavegate_server.compress.job import Event, JobResult, Options, run_job
@@ -176,14 +175,3 @@ def test_a_metric_that_raises_is_told_and_writes_nothing(tmp_path: Path, cache: 
     with pytest.raises(UsageError, match=words):
         job(source, "drop=20pt", tmp_path / "out", cache, entry=f"{tmp_path / 'mine.py'}:close")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_threshold_that_does_not_suit_the_samples_is_said(tmp_path: Path, cache: Path) -> None:
-    source = write_pair_bundle(tmp_path / "in")
-    model = onnx.load(str(source / "model.onnx"))
-    limit = next(tensor for tensor in model.graph.initializer if tensor.name == "limit")
-    limit.CopyFrom(numpy_helper.from_array(np.array([[150.0]], np.float16), "limit"))
-    onnx.save(model, str(source / "model.onnx"))
-    relist(source)
-    result = job(source, "size=-10%", tmp_path / "out", cache)
-    assert any("threshold does not suit these samples" in note for note in result.notes)

@@ -1,20 +1,27 @@
-"""Faults of quantisers that were met on real models; each stays answered. (Those of training are tested with training.)"""
+"""The ten traps that were met on real models; each stays answered."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx import TensorProto, helper
+import pytest
+from onnx import TensorProto, helper, numpy_helper
 
+from tests.support.bundles import relist, write_pair_bundle
 from tests.support.distil import needs_distil
 from tests.support.graphs import conv_net, model_of, stripes
+from wavegate_server.adapters.bundles import open_bundle
 from wavegate_server.compress import graphs
 from wavegate_server.compress.children import run_child
 from wavegate_server.compress.inputs import Feed
 from wavegate_server.compress.inspect import inspect_model
+from wavegate_server.compress.job import run_job
 from wavegate_server.compress.quantise import apply
 from wavegate_server.compress.recipes import named
+from wavegate_server.core.budget import parse_budget
+from wavegate_shared.errors import UsageError
 
 FEEDS: list[Feed] = [{"image": image[None]} for image in stripes(24, 3)[0]]
 
@@ -167,3 +174,35 @@ def test_zeroed_weights_claim_neither_size_nor_another_recipe(tmp_path: Path) ->
     assert sparse.ByteSize() == dense.ByteSize()
     assert inspect_model(sparse).flops == inspect_model(dense).flops
     assert not any("prun" in p.recipe or "spars" in p.recipe for p in inspect_model(sparse).recipes)
+
+
+def test_a_threshold_of_another_domain_is_said_and_the_ranking_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Accuracy that is low though the ranking is good is the data's doing: the report says so, and at which accuracy."""
+    monkeypatch.setattr("wavegate_server.compress.recipes.RECIPES", (named("int8-dynamic-per-channel"),))
+    source = write_pair_bundle(tmp_path / "in")
+    model = onnx.load(str(source / "model.onnx"))
+    limit = next(tensor for tensor in model.graph.initializer if tensor.name == "limit")
+    limit.CopyFrom(numpy_helper.from_array(np.array([[150.0]], np.float16), "limit"))
+    onnx.save(model, str(source / "model.onnx"))
+    relist(source)
+    with open_bundle(source) as bundle:
+        result = run_job(bundle, parse_budget("size=-10%", bundle.spec.metric), tmp_path / "out")
+    (note,) = [note for note in result.notes if "threshold does not suit these samples" in note]
+    now, best = (float(text) for text in re.findall(r"accuracy ([0-9.]+), ([0-9.]+) at the best", note)[0])
+    assert now < 0.9
+    assert best == 1.0
+    assert "AUC 1.000" in note
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_candidate_that_floods_its_log_is_ended_before_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: str
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("wavegate_server.compress.children._FLOOD_BYTES", 16 << 20)
+    flood = f"import sys\nwhile True: sys.{stream}.write('W:onnxruntime: something, again' * 9999 + chr(10))"
+    (tmp_path / "flood.py").write_text(flood, encoding="utf-8")
+    with pytest.raises(UsageError, match="flooded its log"):
+        run_child("flood", {}, timeout_s=120)
