@@ -15,7 +15,7 @@ from onnx import TensorProto, numpy_helper
 
 from wavegate_server.adapters.bundles import open_bundle
 from wavegate_server.adapters.database import open_engine, sqlite_url
-from wavegate_server.adapters.objects import Objects
+from wavegate_server.adapters.objects import Objects, file_sha256
 from wavegate_server.adapters.tables import METADATA
 from wavegate_server.compress.inputs import load_samples
 from wavegate_server.core.bundle_spec import BundleSpec
@@ -55,13 +55,14 @@ def session_of(bundle: Path) -> Any:
 def answers(bundle: Path, file: str) -> tuple[list[list[float]], list[Label]]:
     """Flat outputs and labels through the operations the bundle declares; inputs of one shape go in together."""
     samples = load_samples(bundle / file, spec_of(bundle).pre, bundle)
+    batch = BATCH if spec_of(bundle).recipe == "original" else 1  # dynamic int8 scales activations over a batch
     alike: dict[str, list[int]] = {}
     for at, feed in enumerate(samples.feeds):
         alike.setdefault(str([array.shape for array in feed.values()]), []).append(at)
     outputs: list[list[float]] = [[] for _ in samples.feeds]
     for rows in alike.values():
-        for start in range(0, len(rows), BATCH):
-            some = rows[start : start + BATCH]
+        for start in range(0, len(rows), batch):
+            some = rows[start : start + batch]
             feed = {name: np.concatenate([samples.feeds[at][name] for at in some]) for name in samples.feeds[some[0]]}
             for at, output in zip(some, session_of(bundle).run(None, feed)[0], strict=True):
                 outputs[at] = output.reshape(-1).tolist()
@@ -137,6 +138,20 @@ def test_no_sample_is_in_two_sets(bundle: Path) -> None:
         rows = {str(row.tolist()).encode() for row in array}
         assert not rows & seen, f"{name} repeats samples of another set"
         seen |= rows
+
+
+@pytest.mark.parametrize(
+    "bundle", [path for path in BUNDLES if path.name != "bundle"], ids=lambda path: str(path.relative_to(MODELS))
+)
+def test_a_compressed_bundle_names_the_original_beside_it(bundle: Path) -> None:
+    original = bundle.with_name("bundle")
+    with open_bundle(original) as opened:
+        digest = file_sha256(opened.model_path)
+    spec = spec_of(bundle)
+    assert spec.parent is not None
+    assert spec.parent.sha256 == digest
+    (size,) = [row for row in spec.comparison if row.name == "size"]
+    assert size.after == pytest.approx((bundle / spec.model_file).stat().st_size / 1e6)
 
 
 @shipped
