@@ -24,6 +24,7 @@ from wavegate_server.compress.report import Candidate, Event, JobResult, compari
 from wavegate_server.compress.search import Search
 from wavegate_server.compress.splits import make_splits
 from wavegate_server.compress.structural import StructuralStep, possible, reach_of_recipes, why_not
+from wavegate_server.compress.sweep import InputSweep
 from wavegate_server.compress.trial import CALIBRATION, Made, Scored, Workbench
 from wavegate_server.compress.verdicts import judged
 from wavegate_server.core.budget import BudgetItem
@@ -150,6 +151,8 @@ class _Job:
         self._search = search
         able = self._options.structural and possible(spec) and not found.quantised
         search.try_recipes(found.recipes, base, structure_follows=able and not reach_of_recipes(search))
+        if search.trials and reach_of_recipes(search):
+            InputSweep(search, self._left_s).run()
         if able:
             step = StructuralStep(search, found.recipes, self._options.teaching, self._left_s)
             if step.wanted():
