@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from tests.support.web_server import Dashboard, make_directory, open_dashboard, serve
 from wavegate_server.adapters import clock
+from wavegate_server.adapters.compress_jobs import Step, note
 from wavegate_server.adapters.database import write
 from wavegate_server.adapters.tables import Device, Revision
 from wavegate_server.adapters.tokens import SESSION_COOKIE
@@ -146,7 +147,9 @@ def test_accessible_in_both_themes_and_no_wider_than_a_phone(visit: Visit, path:
     assert page.evaluate("document.documentElement.scrollWidth") <= 420
 
 
-@pytest.mark.parametrize("path", ["/fleet", "/devices/locker-hz-01?range=1h", "/rollouts/r4-address-match"])
+@pytest.mark.parametrize(
+    "path", ["/fleet", "/devices/locker-hz-01?range=1h", "/models/address-match", "/rollouts/r4-address-match"]
+)
 def test_chinese_fits_a_phone_too(visit: Visit, path: str) -> None:
     page = visit.open(path, width=420, locale="zh-CN")
     settled(page)
@@ -236,6 +239,37 @@ def test_rolling_back_asks_first_and_a_pause_pauses(visit: Visit, dashboard: Das
     expect(last.locator(".sentence")).to_contain_text("paused by a-admin")
     last.get_by_role("button", name="Resume").click()
     expect(last.locator(".title .badge")).to_have_text("running")
+
+
+def test_a_compression_is_started_cancelled_and_its_candidates_are_drawn(visit: Visit) -> None:
+    page = visit.open("/models/address-match")
+    settled(page)
+    charts = page.locator("#job-2 figure.pareto svg")
+    expect(charts).to_have_count(2)
+    expect(charts.first).to_be_visible()  # the newest with a result is open
+    expect(page.locator("#job-1 figure.pareto svg").first).to_be_hidden()
+    assert charts.first.locator(".point").count() == 8
+    page.get_by_role("link", name="Compress…").click()
+    page.get_by_role("textbox", name="Budget").fill("size=-50%,drop=3pt")
+    page.get_by_role("button", name="Compress", exact=True).click()
+    expect(page).to_have_url(re.compile("#job-6$"))
+    job = page.locator("#job-6")
+    expect(job).to_contain_text("size=-50%,drop=3pt")
+    yes = job.get_by_role("button", name="Cancel this job")
+    expect(yes).to_be_hidden()
+    job.get_by_text("Cancel…").click()
+    yes.click()
+    expect(page.locator("#job-6")).to_contain_text("cancelled")
+
+
+def test_the_progress_of_a_job_shows_without_a_reload(visit: Visit, dashboard: Dashboard) -> None:
+    page = visit.open("/models/address-match")
+    settled(page)
+    page.get_by_role("textbox", name="Budget").fill("size=-33%")
+    with write(dashboard.context.engine) as session:
+        note(session, 4, Step("quantising", "a-new-candidate", "", "", 0.5), now=clock.now(), bump=True)
+    expect(page.locator("#job-4")).to_contain_text("a-new-candidate", timeout=10_000)
+    expect(page.get_by_role("textbox", name="Budget")).to_have_value("size=-33%")  # what was typed stays
 
 
 def test_the_keyboard_reaches_everything(visit: Visit) -> None:

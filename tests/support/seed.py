@@ -13,6 +13,7 @@ import msgspec
 from sqlalchemy import Engine
 from sqlmodel import Session
 
+from tests.support.seed_compress import seed_compress_jobs
 from tests.support.seed_gate import bad_decision, good_decision, open_decision, refused_decision
 from tests.support.seed_models import MODEL, SIZES, seed_models
 from wavegate_server.adapters.database import write
@@ -63,6 +64,7 @@ def seed_fleet(engine: Engine, now: datetime, *, minutes: int = 240) -> None:
     with write(engine) as session:
         seed = _Seed(session, now, minutes)
         seed_models(session, now)
+        seed_compress_jobs(session, MODEL, now)
         for number, device in enumerate(device_ids()):
             _device(seed, number, device)
         _rollouts(seed)

@@ -110,6 +110,12 @@ def _add_version(
         parent=manifest.parent,
         denied=denied,
         metric_value=value,
+        info={
+            "parameters": 2_972_000,
+            "flops": 84_300_000,
+            "bundle_sha256": "b" * 64,
+            "files": {"model.onnx": "c" * 64},
+        },
     )
     seed.session.add(version)
     seed.session.flush()

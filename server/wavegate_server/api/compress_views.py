@@ -78,11 +78,11 @@ class RecordedCandidate(_Recorded):
     """One tried recipe; figures are null where it gave nothing to measure."""
 
     recipe: Annotated[str, StringConstraints(max_length=200)]
-    size_bytes: int | None = Field(default=None, ge=0)
-    p50_ms: float | None = Field(default=None, ge=0)
+    size_bytes: int | None = Field(default=None, ge=0, le=10**15)
+    p50_ms: float | None = Field(default=None, ge=0, le=1e9)
     metric: float | None = None
-    drop_pt: float | None = None
-    drop_high_pt: float | None = None
+    drop_pt: float | None = Field(default=None, ge=-1e9, le=1e9)
+    drop_high_pt: float | None = Field(default=None, ge=-1e9, le=1e9)
     agreement: float | None = None
     offered: bool
     reason: Annotated[str, StringConstraints(max_length=1000)] = ""

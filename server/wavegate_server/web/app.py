@@ -10,6 +10,7 @@ from wavegate_server.api.context import Context
 from wavegate_server.web import vendor
 from wavegate_server.web.actions import add_actions
 from wavegate_server.web.assets import add_assets, load_assets
+from wavegate_server.web.compress import add_compress
 from wavegate_server.web.desk import Desk
 from wavegate_server.web.live import Ticker, add_events
 from wavegate_server.web.login import add_login
@@ -34,6 +35,7 @@ def create_web(context: Context) -> APIRouter:
     add_pages(router, desk)
     add_series(router, desk)
     add_actions(router, desk)
+    add_compress(router, desk)
     add_events(router, Ticker(lambda: _revision(context)), desk.principal)
     return router
 

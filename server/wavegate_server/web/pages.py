@@ -8,6 +8,7 @@ from sqlmodel import Session
 
 from wavegate_server.adapters import reads
 from wavegate_server.web.actions import offers
+from wavegate_server.web.compress import compression
 from wavegate_server.web.desk import Desk
 from wavegate_server.web.evidence import gate_view
 from wavegate_server.web.filters import FleetView, fleet_view
@@ -86,7 +87,8 @@ def _add_models(router: APIRouter, desk: Desk) -> None:
         viewer = desk.viewer(request)
         with desk.session() as session:
             detail, revision = reads.model_detail(session, name), reads.revision(session)
-        return desk.renderer.page(request, "model.html", viewer, model=detail, revision=revision)
+            shown = compression(session, desk, detail)
+        return desk.renderer.page(request, "model.html", viewer, model=detail, revision=revision, **shown)
 
 
 def _add_rollouts(router: APIRouter, desk: Desk) -> None:

@@ -17,7 +17,7 @@ from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from wavegate_server.adapters.tokens import Principal, Scope
-from wavegate_server.web import formats, i18n, pictures, words
+from wavegate_server.web import compress_words, formats, i18n, pictures, words
 from wavegate_server.web.assets import Assets
 from wavegate_shared.errors import UsageError, WavegateError
 
@@ -129,6 +129,7 @@ class Renderer:
             "why_text": said.why,
             "wave_name": said.wave_name,
             "comparison": said.comparison,
+            "compress": compress_words.CompressWords(t),
         }
 
     def problem(self, request: Request, viewer: Viewer, error: WavegateError) -> Response:

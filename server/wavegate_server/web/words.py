@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from wavegate_server.adapters.reads import VersionRow, VersionShare, WhyStep
+from wavegate_server.adapters.reads import VersionShare, WhyStep
 from wavegate_server.core.verdict import Verdict
 from wavegate_server.web import formats
 from wavegate_server.web.evidence import GateView
 from wavegate_server.web.i18n import Translate
 from wavegate_shared.manifest import Comparison
-from wavegate_shared.metrics import Direction
+from wavegate_shared.metrics import Direction, Metric
 from wavegate_shared.states import AssignmentState
 
-__all__ = ["ComparisonRow", "Words", "difference", "in_order", "policy_text", "version_counts"]
+__all__ = ["Compared", "ComparisonRow", "Words", "difference", "in_order", "policy_text", "version_counts"]
 
 _ORDER = (
     AssignmentState.PROVEN,
@@ -48,6 +48,18 @@ class ComparisonRow:
     change: str
     tone: str
     share: float | None
+
+
+class Compared(Protocol):
+    """What has a before/after table."""
+
+    @property
+    def comparison(self) -> tuple[Comparison, ...]:
+        """Its rows."""
+
+    @property
+    def metric(self) -> Metric:
+        """What it is judged by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +110,12 @@ class Words:
         """A wave's name; those that Wavegate gives are translated, an operator's own are not."""
         return self.t(f"wave.name.{name}") if name in ("canary", "rest") else name
 
-    def comparison(self, version: VersionRow) -> list[ComparisonRow]:
-        """The before/after table of a version."""
-        return [self._row(row, version) for row in version.comparison]
+    def comparison(self, compared: Compared) -> list[ComparisonRow]:
+        """The before/after table of a version or a compression job."""
+        return [self._row(row, compared.metric) for row in compared.comparison]
 
-    def _row(self, row: Comparison, version: VersionRow) -> ComparisonRow:
-        up = row.name == version.metric.name and version.metric.direction is Direction.UP
+    def _row(self, row: Comparison, metric: Metric) -> ComparisonRow:
+        up = row.name == metric.name and metric.direction is Direction.UP
         label = self.t(_COMPARISON[row.name]) if row.name in _COMPARISON else self.label("metric", row.name)
         before, after = _amount(row.before, row.unit), _amount(row.after, row.unit)
         if row.before is None or row.after is None:

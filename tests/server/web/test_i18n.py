@@ -9,6 +9,7 @@ from string import Formatter
 import pytest
 
 import wavegate_server.web
+from wavegate_server.adapters.compress_jobs import JobState
 from wavegate_server.adapters.reads import RANGES, Health
 from wavegate_server.adapters.reads_device import SENTENCES
 from wavegate_server.adapters.tokens import Role
@@ -30,6 +31,7 @@ ENUMS: dict[str, Iterable[str]] = {
     "wave": WaveState,
     "assignment": AssignmentState,
     "verdict": Verdict,
+    "compression": JobState,
     "role": Role,
     "range": RANGES,
     "action": ACTIONS,
