@@ -101,6 +101,44 @@ def text_version(root: Path, version: int, *, pre: Sequence[Pre] | None = None) 
     )
 
 
+def image_version(root: Path, version: int, *, files: Sequence[bytes] = ()) -> tuple[Path, Manifest]:
+    """Class 1 where a 4 x 4 grey picture is bright.
+
+    Args:
+        root: where the version's directory is made.
+        version: its number.
+        files: image files as the golden set, a dark one and a bright one; without them the API takes UINT8 pictures.
+    """
+    directory = root / f"i{version}"
+    directory.mkdir(parents=True, exist_ok=True)
+    pixels = np.stack([np.full((4, 4), 0, np.uint8), np.full((4, 4), 255, np.uint8)])
+    golden = np.array(list(files)) if files else pixels
+    reference = np.array([[1, -1], [-1, 1]], np.float32)
+    _save_golden(directory, {"input.image": golden, "label": np.array([0, 1]), "reference": reference})
+    weights = numpy_helper.from_array(np.array([[-1, 1]], np.float32), "w")
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["logits"]),
+    ]
+    graph = _model(nodes, [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 1, 4, 4])], [weights])
+    (directory / "model.onnx").write_bytes(graph)
+    steps: list[tuple[str, dict[str, Any]]] = [
+        ("normalise", {"mean": [127.5], "std": [127.5]}),
+        ("transpose", {}),
+    ]
+    if files:
+        steps = [("decode", {"mode": "L"}), ("resize", {"size": [4, 4]}), *steps]
+    return _finish(
+        directory,
+        version,
+        inputs=[TensorSpec("image", "BYTES", [-1]) if files else TensorSpec("image", "UINT8", [-1, 4, 4])],
+        files={"model.onnx": "model", "golden.npz": "golden"},
+        samples=2,
+        pre=[Pre(op=op, options={"input": "image", **options}) for op, options in steps],
+    )
+
+
 def _finish(
     directory: Path,
     version: int,

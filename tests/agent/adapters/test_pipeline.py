@@ -1,5 +1,7 @@
 """A version from directory to answers, in this process."""
 
+import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -8,9 +10,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from tests.support.models import artifact, linear_version, text_version
+from tests.support.models import artifact, image_version, linear_version, text_version
 from wavegate_agent.adapters.pipeline import load_version
-from wavegate_agent.core.oip import Tensor
+from wavegate_agent.core.oip import Tensor, pack_strings
 from wavegate_shared.errors import DeviceError, UsageError
 from wavegate_shared.manifest import Manifest, encode_manifest
 from wavegate_shared.metrics import Direction, Metric
@@ -120,3 +122,36 @@ def test_inputs_must_be_the_declared_ones(tmp_path: Path) -> None:
     for tensors in ((), (Tensor("y", "FP32", (1, 4), [1] * 4),), (Tensor("x", "FP32", (4,), [1] * 4),)):
         with pytest.raises(UsageError):
             version.infer(tensors)
+
+
+def test_pictures_go_in_as_they_are_or_as_the_graph_takes_them(tmp_path: Path) -> None:
+    version = load(image_version(tmp_path, 1)[0])
+    assert version.golden(rest=0.0).passed
+    bright = Tensor("image", "UINT8", (1, 4, 4), [255] * 16)
+    ready = Tensor("image", "FP32", (1, 1, 4, 4), [-1.0] * 16)
+    assert version.infer((bright,))["logits"].tolist() == [[-1.0, 1.0]]
+    assert version.infer((ready,))["logits"].tolist() == [[1.0, -1.0]]
+    with pytest.raises(UsageError, match="image"):
+        version.infer((Tensor("image", "UINT8", (1, 5, 5), [255] * 25),))
+    with pytest.raises(UsageError, match="image"):
+        version.infer((Tensor("image", "INT64", (1, 4, 4), [255] * 16),))
+
+
+def picture(level: int, kind: str) -> bytes:
+    pillow = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    file = io.BytesIO()
+    pillow.fromarray(np.full((9, 7), level, np.uint8)).save(file, kind)
+    data: bytes = file.getvalue()
+    return data
+
+
+def test_image_files_are_decoded_from_binary_data_and_from_base64(tmp_path: Path) -> None:
+    dark, bright = picture(0, "PNG"), picture(255, "JPEG")
+    version = load(image_version(tmp_path, 1, files=[dark, bright])[0])
+    assert version.golden(rest=0.0).passed
+    binary = Tensor("image", "BYTES", (2,), memoryview(pack_strings([bright, dark])))
+    text = Tensor("image", "BYTES", (1,), [base64.b64encode(bright).decode()])
+    assert version.infer((binary,))["logits"].argmax(axis=1).tolist() == [1, 0]
+    assert version.infer((text,))["logits"].argmax(axis=1).tolist() == [1]
+    with pytest.raises(UsageError, match="JPEG or PNG"):
+        version.infer((Tensor("image", "BYTES", (1,), memoryview(pack_strings([b"nonsense"]))),))

@@ -59,7 +59,7 @@ def change(**fields: object) -> Callable[[Path], None]:
     [
         (_truncate, "truncated or changed"),
         (_remove_golden, "incomplete"),
-        (_link_out, "without links"),
+        (_link_out, "no links"),
         (_garble_yaml, "not YAML"),
         (_remove_yaml, "is this a bundle"),
         (change(schema=9), "schema 9"),
@@ -69,6 +69,9 @@ def change(**fields: object) -> Callable[[Path], None]:
         (change(golden={"file": "other.npz", "floor": 0.5}), "digest of other.npz"),
         (change(pre=[{"op": "shell"}]), "wordpiece"),
         (change(pre=[{"op": "wordpiece", "input": "text"}]), "lacks vocab"),
+        (change(pre=[{"op": "resize", "input": "text", "size": [0, 4]}]), "resize"),
+        (change(pre=[{"op": "scale", "input": "nowhere", "divisor": 2}]), "'nowhere', which is neither declared"),
+        (change(post=[{"op": "nms"}]), "post operation 'nms'"),
         (change(stored="int3"), "float16"),
         (change(colour="red"), "colour"),
         (change(model_file=None), "model_file"),
