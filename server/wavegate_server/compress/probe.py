@@ -75,6 +75,10 @@ def _session(path: str, threads: int = 1) -> ort.InferenceSession:
 
 def _run(session: ort.InferenceSession, feed: Feed) -> list[np.ndarray[Any, Any]]:
     known = {entry.name for entry in session.get_inputs()}
+    if lacking := sorted(known - feed.keys()):
+        raise UsageError(
+            "bundle_invalid", f"the graph takes {', '.join(sorted(known))}; the samples lack {', '.join(lacking)}"
+        )
     try:
         return list(session.run(None, {name: array for name, array in feed.items() if name in known}))
     except ORT_ERRORS as error:

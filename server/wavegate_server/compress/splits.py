@@ -13,6 +13,7 @@ import numpy as np
 from wavegate_server.adapters.bundles import Bundle
 from wavegate_server.adapters.objects import file_sha256
 from wavegate_server.compress.inputs import count_samples
+from wavegate_shared.errors import UsageError
 
 __all__ = ["Split", "Splits", "make_splits"]
 
@@ -41,10 +42,20 @@ class Splits:
 
 
 def make_splits(bundle: Bundle) -> Splits:
-    """The splits of a bundle's samples."""
+    """The splits of a bundle's samples.
+
+    Raises:
+        UsageError: `bundle_invalid`: files that cannot be read, or samples to judge by that have no labels.
+    """
     spec = bundle.spec
     golden = _whole(bundle.path(spec.golden.file))
     report = _whole(bundle.path(spec.eval.file)) if spec.eval else golden
+    if not report.labelled:
+        raise UsageError(
+            "bundle_invalid",
+            f"{report.file.name} has no labels, so {spec.metric.name} cannot be told; `wavegate model import` of the model"
+            " and inputs alone makes a bundle that is judged by agreement",
+        )
     calib = _whole(bundle.path(spec.calib.file)) if spec.calib else None
     if calib and calib.samples >= MIN_CHOOSE:
         return Splits(
