@@ -27,7 +27,7 @@ lint: $(VENV)/.dev  ## format check, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup  ## run one bench: make bench NAME=swap
+bench: setup $(if $(filter compress,$(NAME)),$(VENV)/.distil)  ## run one bench: make bench NAME=swap (BENCH_ARGS='--quick')
 	@$(BIN)/python -m tests.bench $(NAME) --json $(BENCH_ARGS)
 
 clean:  ## remove what setup made
@@ -47,6 +47,11 @@ $(VENV)/.dev: $(PARTS) | $(BIN)/python
 	@echo "installing what development needs ..."
 	@$(PIP) --editable '.[dev,compress]'
 	@touch $@ $(VENV)/.run
+
+$(VENV)/.distil: $(PARTS) | $(VENV)/.dev
+	@echo "installing what pruning and distilling need ..."
+	@$(PIP) --editable '.[dev,compress,distil]'
+	@touch $@
 
 # The dashboard's two JavaScript libraries: by the system's npm, or the one a PyPI package brings.
 $(JS): package.json package-lock.json server/wavegate_server/web/vendor.py | $(VENV)/.run

@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("name", choices=names)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     parser.add_argument("--quick", action="store_true", help="a short run, to see that the bench works")
+    parser.add_argument("--models", default="", help="compress: only these, as address,lstm")
     options = parser.parse_args()
     answer: dict[str, Any] = dict(importlib.import_module(f"tests.bench.{options.name}").run(options))
     notes = answer.pop("notes", {})

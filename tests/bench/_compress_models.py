@@ -103,7 +103,7 @@ def prepare(model: Model, say: Callable[[str], None]) -> Path:
                   "--constraint", str(ROOT / "constraints.txt"), *packages])  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     _run([sys.executable, "-m", f"tests.bench.{model.module}", str(CACHE / f"{model.name}-work"), str(folder)])
-    if not (folder / "bundle" / "bundle.yaml").is_file() or not (folder / "unseen.npz").is_file():
+    if not next(folder.rglob("bundle.yaml"), None) or not next(folder.rglob("unseen.npz"), None):
         raise RuntimeError(f"{model.module} wrote no bundle or no unseen.npz")
     (folder / _STAMP).write_text(_digest(model), encoding="utf-8")
     return folder

@@ -7,6 +7,7 @@ width 1024 and 12 pairs it has 805 MB.
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,15 +76,16 @@ class Ran:
 
     status: int
     peak_bytes: int
+    seconds: float
     output: str
     error: str
 
 
-def run_gauged(command: Sequence[str], *, every_s: float = 0.05, env: dict[str, str] | None = None) -> Ran:
+def run_gauged(command: Sequence[str], *, every_s: float = 0.05, stdin: str = "") -> Ran:
     """Run `command` and watch the resident memory of its whole process tree."""
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}
-    ) as child:
+    started = time.monotonic()
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as child:
         done = threading.Event()
         peak = [0]
 
@@ -94,11 +96,11 @@ def run_gauged(command: Sequence[str], *, every_s: float = 0.05, env: dict[str, 
         gauge = threading.Thread(target=watch)
         gauge.start()
         try:
-            output, error = child.communicate()
+            output, error = child.communicate(stdin)
         finally:
             done.set()
             gauge.join()
-    return Ran(child.returncode, peak[0], output, error)
+    return Ran(child.returncode, peak[0], time.monotonic() - started, output, error)
 
 
 def _tree(root: int) -> list[int]:

@@ -6,7 +6,6 @@ name, and onnxslim cleans it where it is installed. What came out must compute w
 """
 
 import contextlib
-import io
 import json
 import sys
 from importlib.util import find_spec
@@ -49,49 +48,55 @@ def _prepare(job: dict[str, Any]) -> dict[str, Any]:
     if graphs.opset(upgraded) != before:
         notes.append(f"opset {before} upgraded to {graphs.opset(upgraded)}")
     graphs.strip_shapes(upgraded)
-    cleaned = _cleaned(upgraded, job["probe"], notes)
-    result = cleaned or upgraded
-    graphs.strip_shapes(result)
-    graphs.name_nodes(result)
-    graphs.save(result, Path(job["target"]))
-    return {"opset_before": before, "opset": graphs.opset(result), "notes": notes, "cleaned": cleaned is not None}
+    target = Path(job["target"])
+    cleaned = _cleaned(upgraded, target, job["probe"], notes)
+    return {"opset_before": before, "opset": graphs.opset(upgraded), "notes": notes, "cleaned": cleaned}
 
 
-def _cleaned(model: onnx.ModelProto, probe: str | None, notes: list[str]) -> onnx.ModelProto | None:
-    """The model as onnxslim leaves it, or None with a note: not installed, too large, failed, or changed results."""
+def _cleaned(model: onnx.ModelProto, target: Path, probe: str | None, notes: list[str]) -> bool:
+    """Write the model to `target`, as onnxslim leaves it where that computes the same; says whether, and in a note why not.
+
+    The model as it was waits in the file, not in memory: `model` is used up.
+    """
+    _write(model, target)
     if find_spec("onnxslim") is None:
         notes.append("not cleaned: onnxslim is not installed (pip install 'wavegate-server[compress]')")
-        return None
+        return False
     if model.ByteSize() > _SLIM_LIMIT_BYTES:
         notes.append("not cleaned: above 500 MB cleaning would not fit the memory limit")
-        return None
+        return False
     import onnxslim
 
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    inputs, nodes = list(model.graph.input), len(model.graph.node)
     try:
-        slim: onnx.ModelProto | None = onnxslim.slim(copy)
+        slim: onnx.ModelProto | None = onnxslim.slim(model)
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, SystemExit) as error:
         notes.append(f"not cleaned: onnxslim failed ({type(error).__name__})")
-        return None
+        return False
+    trial, left = target.with_name(f"{target.name}.slim"), 0
     if slim is not None:
-        _keep_inputs(model, slim)
-    if slim is None or (probe and not _same(model, slim, probe)):
+        del slim.graph.input[:]  # the bundle names them all: devices refuse a graph without one that was unused
+        slim.graph.input.extend(inputs)
+        left = len(slim.graph.node)
+        _write(slim, trial)
+    same = slim is not None and (probe is None or _same(target, trial, probe))
+    if same:
+        trial.replace(target)
+    trial.unlink(missing_ok=True)
+    if not same:
         notes.append("not cleaned: the cleaned graph computed something else")
-        return None
-    gone = len(model.graph.node) - len(slim.graph.node)
-    if gone:
-        notes.append(f"cleaning removed {gone} of {len(model.graph.node)} nodes")
-    return slim
+    elif nodes > left:
+        notes.append(f"cleaning removed {nodes - left} of {nodes} nodes")
+    return same
 
 
-def _keep_inputs(model: onnx.ModelProto, slim: onnx.ModelProto) -> None:
-    """Give back the inputs that cleaning dropped as unused: the bundle names them, and devices refuse a graph without."""
-    del slim.graph.input[:]
-    slim.graph.input.extend(model.graph.input)
+def _write(model: onnx.ModelProto, target: Path) -> None:
+    graphs.strip_shapes(model)
+    graphs.name_nodes(model)
+    graphs.save(model, target)
 
 
-def _same(model: onnx.ModelProto, slim: onnx.ModelProto, probe: str) -> bool:
+def _same(model: Path, slim: Path, probe: str) -> bool:
     with np.load(probe, allow_pickle=False) as archive:
         feed = {name: archive[name] for name in archive.files}
     first, second = (_outputs(each, feed) for each in (model, slim))
@@ -103,13 +108,12 @@ def _same(model: onnx.ModelProto, slim: onnx.ModelProto, probe: str) -> bool:
     )
 
 
-def _outputs(model: onnx.ModelProto, feed: dict[str, Any]) -> list[Any] | None:
+def _outputs(model: Path, feed: dict[str, Any]) -> list[Any] | None:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    buffer = io.BytesIO(model.SerializeToString())
     try:
-        session = ort.InferenceSession(buffer.getvalue(), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         known = {entry.name for entry in session.get_inputs()}
         return [np.asarray(o) for o in session.run(None, {k: v for k, v in feed.items() if k in known})]
     except ORT_ERRORS as error:
