@@ -101,6 +101,8 @@ def make_bundle(model: Matcher, tokenizer: WordPiece, splits: dict[str, list[Pla
         floor=floor,
         counties={name: len({place.code for place in places}) for name, places in splits.items()},
         train_pairs=PAIRS["train"],
+        steps=PLAN.steps,
+        batch=PLAN.batch,
         parameters=sum(weight.numel() for weight in model.parameters()),
         model_bytes=(folder / "model.onnx").stat().st_size,
         vocab=len(vocab),
