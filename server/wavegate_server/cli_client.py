@@ -7,7 +7,7 @@ an argument: other users of the machine can read those.
 
 import os
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +76,11 @@ class Client:
         """Send a file as multipart form; it is read in pieces."""
         files = {"bundle": (name, file, "application/zip")}
         return self._call("POST", path, files=files, data=fields, timeout=_IMPORT_TIMEOUT_S)[0]
+
+    def send(self, path: str, files: Sequence[tuple[str, str, BinaryIO]], fields: Mapping[str, str]) -> dict[str, Any]:
+        """Send several files, each with its field and name, as one multipart form; they are read in pieces."""
+        parts = [(field, (name, file, "application/zip")) for field, name, file in files]
+        return self._call("POST", path, files=parts, data=fields, timeout=_IMPORT_TIMEOUT_S)[0]
 
     def _call(self, method: str, path: str, **options: Any) -> tuple[dict[str, Any], str]:
         try:

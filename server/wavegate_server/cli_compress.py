@@ -13,6 +13,7 @@ import typer
 
 from wavegate_server.adapters.bundles import Bundle, open_bundle
 from wavegate_server.cli_compress_job import compress_on_server
+from wavegate_server.cli_compress_round import ApiRound
 from wavegate_server.cli_compress_show import Display, print_comparison, print_result
 from wavegate_server.cli_compress_take import Taken, take
 from wavegate_server.cli_output import ExitCode, JsonFlag, lines, print_json
@@ -65,7 +66,12 @@ def compress(
     ] = "10m",
     device_class: Annotated[
         str,
-        typer.Option("--for", metavar="CLASS", help="Hardware class the result is for."),
+        typer.Option(
+            "--for",
+            metavar="CLASS",
+            help="Hardware class the result is for: the best candidates are measured on a device of it that is enrolled "
+            "for benching; without one the verdict says host only.",
+        ),
     ] = "",
     metric: Annotated[
         str, typer.Option(help="Judge by your own metric: file.py:function(outputs, labels) -> number, for any subset.")
@@ -125,6 +131,7 @@ def compress(
         device_class=device_class,
         entry=metric,
         calibration=calibration,
+        device_round=ApiRound(context, device_class) if device_class else None,
     )
     with open_bundle(path) as bundle:
         result = _run(bundle, _items(bundle, wanted), target, options, as_json=as_json)

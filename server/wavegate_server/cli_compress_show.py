@@ -91,7 +91,8 @@ def print_result(result: dict[str, Any]) -> None:
     if result["for"] and place == "host only":
         place += f", not on a device of class {result['for']}"
     threads = "one thread" if result["threads"] == 1 else f"{result['threads']} threads"
-    lines(f"{result['samples']} paired samples, {threads}, measured: {place}; {result['seconds']:.0f} s")
+    measured = "measured:" if place.startswith("host only") else "measured on"
+    lines(f"{result['samples']} paired samples, {threads}, {measured} {place}; {result['seconds']:.0f} s")
     lines(*(f"  {note}" for note in result["notes"]))
     original = next((row for row in result["candidates"] if row["recipe"] == "original"), None)
     columns = ("recipe", "", "size MB#", "p50 ms#", "speed#", "metric#", "drop#", "at most#", "agreement#", "verdict")
@@ -131,7 +132,8 @@ def _row(row: dict[str, Any], original: dict[str, Any] | None, unit: str, *, cho
     verdict = row["reason"] or "meets the budget"
     if chosen:
         verdict = f"chosen; {row['reason']}" if row["reason"] else "chosen"
-    speed = original["p50_ms"] / row["p50_ms"] if original and row["p50_ms"] else 0.0
+    before = row.get("p50_before_ms") or (original["p50_ms"] if original else 0.0)  # beside it, on the same machine
+    speed = before / row["p50_ms"] if row["p50_ms"] else 0.0
     figures = [f"{row['size_bytes'] / 1e6:.2f}", f"{row['p50_ms']:.2f}", f"{speed:.2f}x", f"{row['metric']:.4f}"]
     points = [row[name] for name in ("drop_pt", "drop_high_pt")]
     drops = [f"{value:.2f} pt" if unit == "share" else f"{value / 100:.4g} {unit}" for value in points]

@@ -18,7 +18,7 @@ from wavegate_server.cli_upload import upload_progress, zipped
 from wavegate_server.config import Settings
 from wavegate_shared.errors import TransferError, UsageError
 
-__all__ = ["Taken", "take"]
+__all__ = ["Taken", "is_set_up", "take"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Taken:
 
 def take(context: typer.Context, bundle: Bundle, written: Path | None, record: dict[str, Any], *, quiet: bool) -> Taken:
     """Import the original, if the registry does not have it, and the result, and keep the candidates with them."""
-    if not _is_set_up(context):
+    if not is_set_up(context):
         return Taken(note="no server is set up for this command (no token)")
     try:
         with connect(context) as client:
@@ -59,7 +59,8 @@ def take(context: typer.Context, bundle: Bundle, written: Path | None, record: d
         return Taken(note=f"the server refused: {refused.problem['detail']}")
 
 
-def _is_set_up(context: typer.Context) -> bool:
+def is_set_up(context: typer.Context) -> bool:
+    """Whether this command knows of a server."""
     connection = context.find_object(Connection) or Connection()
     named = connection.server or connection.token_file or os.environ.get("WAVEGATE_SERVER")
     return bool(named or os.environ.get("WAVEGATE_TOKEN")) or Settings().admin_token_file.is_file()

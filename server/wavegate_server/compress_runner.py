@@ -32,6 +32,7 @@ from wavegate_server.adapters.job_child import Child, Work
 from wavegate_server.adapters.model_register import get_version
 from wavegate_server.adapters.objects import Objects
 from wavegate_server.adapters.tables import CompressJob
+from wavegate_server.bench_box import RoundBox
 from wavegate_shared.errors import UsageError, WavegateError
 
 __all__ = ["CompressRunner"]
@@ -65,6 +66,7 @@ class CompressRunner:
         self._database, self._objects, self._now, self._module = database, objects, now, module
         self._jobs, self._cache = directory / "jobs", directory / "cache"
         self._slack_s = slack_s
+        self._box = RoundBox(database, objects, now=now)
         for place in (self._jobs, self._cache):
             make_directory(place, mode=0o700)
         self._worker = _worker_name(directory / "worker")
@@ -128,6 +130,7 @@ class CompressRunner:
                 why = self._watch(child, job, job_id)
             finally:
                 child.end()
+                self._box.end(place / "round", f"compress job {job_id}")
                 shutil.rmtree(scratch, ignore_errors=True)
             log = child.log[-_KEPT_LOG:]
             if why or not found.is_file():
@@ -188,6 +191,7 @@ class CompressRunner:
                     compress_jobs.note(session, job_id, step, now=self._now(), bump=told)
             if at - renewed >= _RENEW_S:
                 renewed = at
+                self._box.look(self._jobs / str(job_id) / "round", f"compress job {job_id}")
                 told = untold and at - bumped >= _BUMP_S
                 bumped, untold = (at, False) if told else (bumped, untold)
                 with write(self._database) as session:

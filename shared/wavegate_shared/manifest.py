@@ -99,12 +99,18 @@ class Slo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the before/after table. Attributes: name, unit, before, after (None: not measured)."""
+    """One row of the before/after table.
+
+    Attributes:
+        before, after: None: not measured.
+        where: the device it was measured on, as "kiosk-1, class edge-a"; empty for the host.
+    """
 
     name: str
     unit: str
     before: float | None
     after: float | None
+    where: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -42,6 +42,7 @@ __all__ = [
     "get_round",
     "how_to_enrol",
     "report_of",
+    "round_document",
     "round_page",
     "unfinished_rounds",
 ]
@@ -160,6 +161,25 @@ def round_page(session: Session, *, cursor: str | None = None, limit: int = 50) 
     found = session.exec(query.limit(limit + 1)).all()
     items = tuple(found[:limit])
     return Page(items, cursor_text(items[-1].id) if len(found) > limit else None)
+
+
+def round_document(session: Session, round_id: str) -> dict[str, Any]:
+    """A round with its candidates and what their reports say, for the API and for whoever asked for it.
+
+    Raises:
+        UsageError: `not_found`.
+    """
+    found = get_round(session, round_id)
+    original, *rest = candidates_of(session, round_id)
+    about = found.model_dump(exclude={"previous"}) | {"class": found.hardware_class, "device": found.device_id}
+    shown = [_with_report(session, row) for row in rest]
+    return {**about, "original_size_bytes": original.size_bytes, "candidates": shown}
+
+
+def _with_report(session: Session, row: BenchCandidate) -> dict[str, Any]:
+    report = session.get(DeviceReport, row.report_id) if row.report_id else None
+    body = report.body if report is not None else {}
+    return {**row.model_dump(exclude={"manifest"}), "bench": body.get("bench"), "golden": body.get("golden")}
 
 
 def unfinished_rounds(session: Session) -> list[str]:

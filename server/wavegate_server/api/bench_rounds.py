@@ -7,11 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Path, Response, UploadFile
 from sqlmodel import Session
 
-from wavegate_server.adapters.bench_store import MAX_CANDIDATES, cancel_round, candidates_of, get_round, round_page
+from wavegate_server.adapters.bench_store import MAX_CANDIDATES, cancel_round, get_round, round_document, round_page
 from wavegate_server.adapters.database import read, write
-from wavegate_server.adapters.tables import DeviceReport
 from wavegate_server.api.auth import ModelWriter, Reader
-from wavegate_server.api.bench_views import BenchCandidateView, BenchRoundSummary, BenchRoundView
+from wavegate_server.api.bench_views import BenchRoundSummary, BenchRoundView
 from wavegate_server.api.context import Ctx
 from wavegate_server.api.etags import IfMatch, check_match, etag
 from wavegate_server.api.once import OnceKey
@@ -116,10 +115,4 @@ def cancel(
 
 
 def _view(session: Session, round_id: str) -> BenchRoundView:
-    found = get_round(session, round_id)
-    original, *rest = candidates_of(session, round_id)
-    shown = [
-        BenchCandidateView.of(row, session.get(DeviceReport, row.report_id) if row.report_id else None) for row in rest
-    ]
-    summary = BenchRoundSummary.of(found).model_dump()
-    return BenchRoundView.model_validate({**summary, "original_size_bytes": original.size_bytes, "candidates": shown})
+    return BenchRoundView.model_validate(round_document(session, round_id))

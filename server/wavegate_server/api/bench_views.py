@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from wavegate_server.adapters.tables import BenchCandidate, BenchRound, DeviceReport
+from wavegate_server.adapters.tables import BenchRound
 
 __all__ = ["BenchCandidateView", "BenchRoundSummary", "BenchRoundView"]
 
@@ -46,13 +46,6 @@ class BenchCandidateView(BaseModel):
     bench: dict[str, Any] | None = Field(description="as in the report: this candidate, and the original in `beside`")
     golden: dict[str, Any] | None = Field(description="the golden set's result on the device")
     report_id: int | None = Field(description="the signed report, kept word for word")
-
-    @classmethod
-    def of(cls, row: BenchCandidate, report: DeviceReport | None) -> "BenchCandidateView":
-        """From the rows."""
-        body = report.body if report is not None else {}
-        said = {"bench": body.get("bench"), "golden": body.get("golden")}
-        return cls.model_validate({**row.model_dump(exclude={"manifest"}), **said})
 
 
 class BenchRoundView(BenchRoundSummary):

@@ -2,7 +2,7 @@
 
     original -> clean base -> candidates (a subprocess each) -> compared on the samples that choose -> race
              -> sensitivity repair -> (still too large or slow: cut, distil, quantise last, the same again)
-             -> final race -> judged on samples that no step has seen -> result bundle
+             -> final race -> judged on samples that no step has seen -> (device round) -> result bundle
 
 `search` tries candidates, `structural` adds distilled students, `verdicts` judges: this is the order of it all.
 
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from wavegate_server.adapters.bundles import Bundle
 from wavegate_server.compress.cache import Cache
+from wavegate_server.compress.device_round import DeviceRound, OnDevice, on_device
 from wavegate_server.compress.distil_steps import Teaching
 from wavegate_server.compress.judge import Judge, finished
 from wavegate_server.compress.report import Candidate, Event, JobResult, comparison, write_result
@@ -27,7 +28,7 @@ from wavegate_server.compress.structural import StructuralStep, possible, reach_
 from wavegate_server.compress.sweep import InputSweep
 from wavegate_server.compress.trial import CALIBRATION, Made, Scored, Workbench
 from wavegate_server.compress.verdicts import judged
-from wavegate_server.core.budget import BudgetItem
+from wavegate_server.core.budget import BudgetItem, slo_words
 from wavegate_shared.errors import UsageError
 
 __all__ = ["Candidate", "Event", "JobResult", "Options", "Progress", "run_job"]
@@ -45,7 +46,8 @@ class Options:
     Attributes:
         time_s: when to stop trying; what was found until then is judged.
         cache: where steps are kept; None keeps nothing.
-        device_class: hardware class the result is meant for, recorded only: measured on this host.
+        device_class: hardware class the result is meant for.
+        device_round: has the best candidates measured on a device of that class; None: measured on this host only.
         entry: `file.py:function` of the user's own metric, judging instead of the bundle's.
         structural: whether smaller structures are distilled where the bundle has `source` and `train`.
         teaching: temperature and alpha of that.
@@ -58,6 +60,7 @@ class Options:
     entry: str = ""
     structural: bool = True
     teaching: Teaching = field(default_factory=Teaching)
+    device_round: DeviceRound | None = None
     calibration: int = CALIBRATION
 
 
@@ -111,16 +114,27 @@ class _Job:
         self._reserve_s = 0.0
         search.last_race()
         candidates, winner = judged(search, self._options.entry)
-        first = judge.original(search.latency)
-        table = comparison(judge, winner, search.latency) if winner else []
+        ended = OnDevice(list(candidates), winner, judge.original(search.latency))
+        if self._options.device_round is not None:
+            tell = self._say
+            ended = on_device(self._options.device_round, self._bundle, original, ended, self._budget, tell)
+        first, candidates, winner = ended.original, ended.candidates, ended.winner
+        table = ended.comparison
+        if table is None:
+            table = comparison(judge, winner, search.latency) if winner else []
         legal = finished(first, winner, self._budget)
+        reported = winner or judge.closest(candidates) or first
+        if reported.measured:
+            self._notes += slo_words(self._bundle.spec.slo, reported.measured, ended.place)
         return JobResult(
             candidates=[first, *candidates],
             chosen=winner or (first if legal else None),
-            judged=winner or judge.closest(candidates) or first,
+            judged=reported,
             comparison=table,
             samples=self._splits.report.samples,
-            notes=self._notes + search.notes + (base.notes if base else []) + judge.notes,
+            notes=ended.notes + self._notes + search.notes + (base.notes if base else []) + judge.notes,
+            measured_on=ended.place,
+            device=ended.figures.as_json() if ended.figures else None,
             device_class=self._options.device_class,
             seconds=time.monotonic() - self._started,
             cached_steps=self._bench.cache.hits,

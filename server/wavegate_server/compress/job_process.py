@@ -23,6 +23,7 @@ import msgspec
 from wavegate_server.adapters.bundles import open_bundle
 from wavegate_server.adapters.durable import write_durable
 from wavegate_server.adapters.job_child import Work
+from wavegate_server.compress.box_round import BoxRound
 from wavegate_server.compress.job import Event, Options, run_job
 from wavegate_server.compress.report import as_json
 from wavegate_server.core.budget import parse_budget
@@ -52,7 +53,8 @@ def main() -> None:
 
 def _run(work: Work) -> dict[str, Any]:
     left = max(work.time_s - work.used_s, work.time_s / 3)  # steps of an earlier attempt cost nothing now
-    options = Options(left, Path(work.cache), work.device_class)
+    there = BoxRound(Path(work.result).parent / "round", work.device_class) if work.device_class else None
+    options = Options(left, Path(work.cache), work.device_class, device_round=there)
     with open_bundle(Path(work.bundle)) as bundle:
         items = parse_budget(work.budget, bundle.spec.metric)
         result = run_job(bundle, items, Path(work.out), _teller(work), options)

@@ -63,6 +63,7 @@ class Candidate:
     plan: dict[str, str] = field(default_factory=dict)
     float_nodes: list[str] = field(default_factory=list)
     front: "Front | None" = None
+    measured_on: str = ""  # a device; empty for the host
 
     @classmethod
     def failed(cls, recipe: str, reason: str) -> "Candidate":
@@ -83,6 +84,8 @@ class JobResult:
         chosen: the answer; the original itself when only it meets the budget; None when nothing does.
         judged: whose verdicts are reported: the chosen one, else the one that missed least.
         samples: number of samples the verdicts are from.
+        measured_on: where times and memory are from.
+        device: what the device round gave, as the server tells it; None without one.
     """
 
     candidates: list[Candidate]
@@ -94,11 +97,14 @@ class JobResult:
     device_class: str
     seconds: float
     cached_steps: int
+    measured_on: str = "host only"
+    device: dict[str, Any] | None = None
 
 
 def pareto(candidates: Sequence[Candidate]) -> set[str]:
     """Names of the candidates that no other beats in size, latency and drop at once."""
-    points = {c.recipe: (m.size_bytes, m.p50_ms, m.drop.value) for c in candidates if (m := c.measured)}
+    # shares of the original's time: rows may come from different machines
+    points = {c.recipe: (m.size_bytes, m.p50_ms / m.p50_before, m.drop.value) for c in candidates if (m := c.measured)}
     return {
         name
         for name, mine in points.items()
@@ -158,7 +164,8 @@ def as_json(result: JobResult, out: Path | None) -> dict[str, Any]:
         "words": result.judged.words,
         "comparison": msgspec.to_builtins(result.comparison),
         "samples": result.samples,
-        "measured_on": "host only",
+        "measured_on": result.measured_on,
+        "device_round": result.device,
         "for": result.device_class or None,
         "threads": 1,
         "notes": result.notes,
@@ -175,6 +182,8 @@ def _row(candidate: Candidate, front: set[str]) -> dict[str, Any]:
         "size_bytes": m.size_bytes if m else None,
         "download_bytes": (m.download_bytes or None) if m else None,
         "p50_ms": m.p50_ms if m else None,
+        "p50_before_ms": m.p50_before if m else None,
+        "measured_on": candidate.measured_on or "host",
         "metric": m.value if m else None,
         "drop_pt": m.drop.value * 100 if m else None,
         "drop_high_pt": m.drop.high * 100 if m else None,
