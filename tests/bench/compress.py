@@ -228,13 +228,13 @@ def _cases(scratch: Path, wanted: tuple[str, ...], tally: Tally) -> Iterator[Cas
     for name, (folder, budget, limit) in SHIPPED.items():
         place = ROOT / "deploy" / "models" / folder / "bundle"
         if name in wanted and (place / "bundle.yaml").is_file():
-            yield Case(name, *_halved(place, scratch / name), budget, limit)
+            yield Case(name, *_halved(place, scratch / name), budget, limit, direct=True)
     if set(wanted) & set(UNTUNED):
         small = _prepared(SMALL, tally)
         for name, budget in UNTUNED.items():
             if small and name in wanted:
                 limit = float(budget.rpartition("drop=")[2].removesuffix("pt")) / 100
-                yield Case(name, small / name / "bundle", small / name / "unseen.npz", budget, limit)
+                yield Case(name, small / name / "bundle", small / name / "unseen.npz", budget, limit, direct=True)
     for model in MODELS:
         made = _prepared(model, tally) if model.name in wanted else None
         if made:
