@@ -147,7 +147,7 @@ def application(path: Path) -> Iterator[None]:
         thread.join()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(480)
 def test_the_page_works_as_written(tmp_path: Path) -> None:
     write_pair_bundle(tmp_path / "address-match", model="address-match")
     walk = Walk(tmp_path)

@@ -98,7 +98,8 @@ def charts(result: Mapping[str, Any], allowed_drop: float | None) -> tuple[Chart
     most_size = max(row.size for row in rows) * 1.08 or 1.0
     original = next((row for row in rows if row.kind == "original" or row.name == "original"), rows[0])
     most_latency = min(max(row.latency for row in rows), _REACH * original.latency) * 1.08 or 1.0
-    kept = [row for row in rows if row.kind != "missed" or row.name == "original"]
+    kept = [row for row in rows if row.kind != "missed"]
+    kept = kept if len(kept) > 1 else rows  # nothing meets the budget: the front of all there is
     fast = _chart(rows, kept, most_size, 0.0, most_latency, "latency")
     allowed = None if allowed_drop is None else 100 * allowed_drop
     highest = max((row.drop_high for row in rows), default=0.0)

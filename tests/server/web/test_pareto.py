@@ -11,7 +11,7 @@ def row(recipe: str, size: float, p50: float, drop: float = 0.0, high: float = 0
     return {"recipe": recipe, **figures, "offered": True, "pareto": False, **more}
 
 
-RESULT = {
+RESULT: dict[str, Any] = {
     "chosen": "small",
     "candidates": [
         row("original", 10, 4.0, offered=False),
@@ -24,7 +24,7 @@ RESULT = {
 
 
 def test_what_was_not_measured_has_no_number() -> None:
-    assert [number for number, _ in numbered(RESULT["candidates"])] == [1, 2, 3, 4, None]  # type: ignore[arg-type]
+    assert [number for number, _ in numbered(RESULT["candidates"])] == [1, 2, 3, 4, None]
 
 
 def test_smaller_is_left_faster_is_lower_and_the_chosen_one_is_on_top() -> None:
@@ -69,6 +69,14 @@ def test_the_front_goes_from_the_top_to_the_right_past_what_keeps_the_budget() -
     assert made is not None
     small = next(point for point in made[0].points if point.name == "small")
     assert made[0].line == f"M{small.x:g} 14V{small.y:g}H386"
+
+
+def test_where_nothing_meets_the_budget_the_front_is_of_all_there_is() -> None:
+    missed = [{**one, "offered": False} for one in RESULT["candidates"]]
+    made = charts({"chosen": None, "candidates": missed}, 0.01)
+    assert made is not None
+    tiny = next(point for point in made[0].points if point.name == "tiny")
+    assert made[0].line.startswith(f"M{tiny.x:g} 14V{tiny.y:g}H")
 
 
 def test_everything_lies_inside_and_no_number_covers_another() -> None:
