@@ -18,6 +18,7 @@ from wavegate_server.cli_compress_show import Display, print_comparison, print_r
 from wavegate_server.cli_compress_take import Taken, take
 from wavegate_server.cli_output import ExitCode, JsonFlag, lines, print_json
 from wavegate_server.compress.cache import default_directory
+from wavegate_server.compress.distil_steps import Teaching
 from wavegate_server.compress.job import JobResult, Options, run_job
 from wavegate_server.compress.report import as_json as result_json
 from wavegate_server.compress.trial import CALIBRATION
@@ -29,6 +30,15 @@ __all__ = ["compress", "print_comparison"]
 _Calibration = Annotated[
     int, typer.Option(min=1, max=10_000, help="Samples that calibrate static int8 recipes, at most; more is no better.")
 ]
+_Temperature = Annotated[
+    float,
+    typer.Option(min=0.1, max=100.0, help="Where a smaller structure is distilled: how far answers are softened."),
+]
+_Alpha = Annotated[
+    float,
+    typer.Option(min=0.0, max=1.0, help="Where a smaller structure is distilled: the teacher's share in the loss."),
+]
+_TEACHING = Teaching()
 _UNITS = {"s": 1.0, "": 60.0, "m": 60.0, "h": 3600.0}
 _VERSION = re.compile(r"([a-z0-9][a-z0-9-]{0,62})@([1-9][0-9]{0,8})")
 
@@ -57,7 +67,7 @@ def compress(
         str,
         typer.Option(
             help="What to reach, as size=-70%,drop=2pt,speed=1.3x or size<=5MB,accuracy>=0.97; "
-            "default size=-70%,drop=2pt, or size=-70%,error=+5% for a metric where less is better."
+            "default size=-70%,drop=2pt, or size=-70%,error=+5% for a metric where less is better, and the bundle's SLO."
         ),
     ] = "",
     out: Annotated[Path | None, typer.Option(help="Directory for the result; default BUNDLE-compressed.")] = None,
@@ -80,6 +90,8 @@ def compress(
         Path | None, typer.Option(help="Where finished steps are kept; else WAVEGATE_CACHE, else the user's cache.")
     ] = None,
     calibration: _Calibration = CALIBRATION,
+    temperature: _Temperature = _TEACHING.temperature,
+    alpha: _Alpha = _TEACHING.alpha,
     remote: Annotated[bool, typer.Option("--remote", help="Let the server compress the bundle.")] = False,
     detach: Annotated[
         bool, typer.Option("--detach", help="On the server: start it and do not wait for its end.")
@@ -108,6 +120,8 @@ def compress(
     if named or remote:
         here = {"--out": out, "--metric": metric, "--cache": cache, "--no-import": no_import}
         here["--calibration"] = calibration != CALIBRATION
+        here["--temperature"] = temperature != _TEACHING.temperature
+        here["--alpha"] = alpha != _TEACHING.alpha
         if given := [name for name, value in here.items() if value]:
             raise typer.BadParameter("only for a job on this machine", param_hint=", ".join(given))
         version = (named[1], int(named[2])) if named else None
@@ -131,6 +145,7 @@ def compress(
         device_class=device_class,
         entry=metric,
         calibration=calibration,
+        teaching=Teaching(temperature, alpha),
         device_round=ApiRound(context, device_class) if device_class else None,
     )
     with open_bundle(path) as bundle:
@@ -146,7 +161,8 @@ def compress(
 
 def _items(bundle: Bundle, wanted: _Wanted) -> list[BudgetItem]:
     try:
-        return parse_budget(wanted.budget or default_budget(bundle.spec.metric), bundle.spec.metric)
+        spec = bundle.spec
+        return parse_budget(wanted.budget or default_budget(spec.metric, spec.slo), spec.metric)
     except UsageError as error:
         raise typer.BadParameter(error.detail, param_hint="--budget") from error
 
@@ -172,7 +188,7 @@ def _run(bundle: Bundle, items: list[BudgetItem], target: Path, options: Options
 def _record(document: dict[str, Any], bundle: Bundle, wanted: _Wanted) -> dict[str, Any]:
     """What the server keeps of a job that ran here."""
     return {
-        "budget": wanted.budget or default_budget(bundle.spec.metric),
+        "budget": wanted.budget or default_budget(bundle.spec.metric, bundle.spec.slo),
         "class": wanted.device_class,
         "time_s": wanted.time_s,
         "used_s": document["seconds"],

@@ -205,4 +205,5 @@ def _created(context: Context, once: Once, body: NewCompressJob, actor: str) -> 
 
 
 def _default(session: Session, body: NewCompressJob) -> str:
-    return default_budget(decode_manifest(get_version(session, body.model, body.version).manifest).metric)
+    manifest = decode_manifest(get_version(session, body.model, body.version).manifest)
+    return default_budget(manifest.metric, manifest.slo)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from wavegate_server.core.paired import Drop
 from wavegate_shared.errors import UsageError
+from wavegate_shared.manifest import Slo
 from wavegate_shared.metrics import Direction, Metric
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "default_budget",
     "judge",
     "parse_budget",
+    "slo_words",
     "words",
 ]
 
@@ -84,9 +86,28 @@ class Verdict:
     high: float | None = None
 
 
-def default_budget(metric: Metric) -> str:
-    """A budget that most models can meet without training, for a metric where more, or less, is better."""
-    return "size=-70%,drop=2pt" if metric.direction is Direction.UP else "size=-70%,error=+5%"
+def default_budget(metric: Metric, slo: Slo | None = None) -> str:
+    """A budget that most models can meet without training, for a metric where more, or less, is better.
+
+    The limits that the bundle promises (its SLO) are items of it.
+    """
+    loss = "drop=2pt" if metric.direction is Direction.UP else "error=+5%"
+    return ",".join(["size=-70%", loss, *_slo_items(slo or Slo())])
+
+
+def slo_words(slo: Slo, measured: Measured, place: str) -> list[str]:
+    """For each limit that the bundle promises whether the measured one keeps it, as sentences."""
+    items = [_parse_item(text, measured.metric) for text in _slo_items(slo)]
+    return [
+        f"the bundle's SLO {item.text}: {'kept' if verdict.met else 'BROKEN'}, measured {verdict.value:.4g} ({place})"
+        for item, verdict in zip(items, judge(items, measured), strict=True)
+    ]
+
+
+def _slo_items(slo: Slo) -> list[str]:
+    """Its limits as budget items; the error ceiling is one of live requests, which a job has none of."""
+    limits = {"p95<={:.12g}ms": slo.p95_ms, "peak_mem<={:.12g}MB": slo.peak_memory_mb}
+    return [text.format(limit) for text, limit in limits.items() if limit is not None]
 
 
 def parse_budget(text: str, metric: Metric) -> list[BudgetItem]:
@@ -115,7 +136,7 @@ def _parse_item(text: str, metric: Metric) -> BudgetItem:
     up = metric.direction is Direction.UP
     if kind == "error_change" and up:
         raise UsageError("invalid", f"{text!r}: more is better in {metric.name}; write drop=2pt or {metric.name}>=0.97")
-    if kind == "drop" and metric.unit != "share":
+    if kind == "drop" and not up and metric.unit != "share":
         raise UsageError(
             "invalid",
             f"{text!r}: {metric.name} is no share but in {metric.unit}; write error=+5% or {metric.name}<=LIMIT",

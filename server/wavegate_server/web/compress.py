@@ -40,7 +40,7 @@ def compression(session: Session, desk: Desk, model: reads.ModelDetail) -> dict[
         "jobs": [job_view(job, metrics[job.version]) for job in jobs if job.version in metrics],
         "choices": kept,
         "first_choice": (originals or kept)[0].number if kept else None,
-        "default_budget": default_budget(model.versions[0].metric) if model.versions else "",
+        "default_budget": default_budget(model.versions[0].metric, model.versions[0].slo) if model.versions else "",
         "classes": reads.fleet_summary(session, desk.now()).classes,
         "times": TIMES_MIN,
         "above": above,

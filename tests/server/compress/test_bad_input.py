@@ -39,7 +39,7 @@ def compress(bundle: Path, capsys: pytest.CaptureFixture[str], *more: str, budge
 
 
 def npz(file: Path, **arrays: np.ndarray) -> None:
-    np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]  # numpy's stub wants a flag there
+    np.savez(file, allow_pickle=False, **arrays)
 
 
 def external(bundle: Path, location: str) -> None:

@@ -2,9 +2,10 @@
 
 import pytest
 
-from wavegate_server.core.budget import Measured, allowed_drop, judge, parse_budget, words
+from wavegate_server.core.budget import Measured, allowed_drop, default_budget, judge, parse_budget, slo_words, words
 from wavegate_server.core.paired import Drop
 from wavegate_shared.errors import UsageError
+from wavegate_shared.manifest import Slo
 from wavegate_shared.metrics import Direction, Metric
 
 ACCURACY = Metric("accuracy")
@@ -125,3 +126,17 @@ def test_an_item_that_means_nothing_for_the_metric_is_refused_with_the_one_that_
     with pytest.raises(UsageError, match=words) as caught:
         parse_budget(text, metric)
     assert caught.value.code == "invalid"
+
+
+def test_what_the_bundle_promises_is_in_the_default_budget_and_told_in_any_case() -> None:
+    slo = Slo(p95_ms=12.5, peak_memory_mb=128)
+    text = default_budget(Metric("accuracy"), slo)
+    assert text == "size=-70%,drop=2pt,p95<=12.5ms,peak_mem<=128MB"
+    assert [item.kind for item in parse_budget(text, Metric("accuracy"))][2:] == ["p95_ms", "peak_mb"]
+    assert default_budget(ERROR) == "size=-70%,error=+5%"
+    told = slo_words(Slo(p95_ms=2.5, peak_memory_mb=128), measured(), "host only")
+    assert told == [
+        "the bundle's SLO p95<=2.5ms: BROKEN, measured 3 (host only)",
+        "the bundle's SLO peak_mem<=128MB: kept, measured 70 (host only)",
+    ]
+    assert slo_words(Slo(error_ceiling=0.01), measured(), "host only") == []
