@@ -47,7 +47,8 @@ ReadFile = Callable[[str], bytes]
 """The content of a file of the version. Raises OSError."""
 
 _MAX_TEXT_CHARS = 100_000
-_MAX_REQUEST_PIXELS = 4 * MAX_PIXELS
+_MAX_REQUEST_PIXELS = 2 * MAX_PIXELS
+_MAX_SIDE = 1 << 15  # resizing takes memory and steps in proportion to a side
 _INTEGERS = {"INT64": np.int64, "INT32": np.int32}
 
 
@@ -203,6 +204,8 @@ def _on_images(operation: Operation, change: Callable[[Array], Array], arrays: d
     """Run `change` on images (n, h, w) or (n, h, w, c), or on each of a list of images."""
     value = _taken(arrays, operation.input)
     name = operation.input
+    if isinstance(operation, Resize) and len(value) * operation.size[0] * operation.size[1] > _MAX_REQUEST_PIXELS:
+        raise UsageError("too_large", f"input {name}: {len(value)} images are too many for one request")
     if isinstance(value, list):
         arrays[operation.result] = _stacked([change(_image(one[None], name))[0] for one in value])
     else:
@@ -217,7 +220,7 @@ def _image(array: Array, name: str) -> Array:
         )
     if array.dtype.kind != "f" and array.dtype != np.uint8:
         raise UsageError("invalid", f"input {name}: image values are UINT8 or FP32")
-    if array.shape[1] * array.shape[2] > MAX_PIXELS:
+    if array.shape[1] * array.shape[2] > MAX_PIXELS or max(array.shape[1:3]) > _MAX_SIDE:
         raise UsageError("too_large", f"input {name}: {array.shape[2]} x {array.shape[1]} pixels are too many")
     return array
 

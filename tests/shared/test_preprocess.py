@@ -153,6 +153,15 @@ def test_an_image_bomb_is_refused_before_it_is_unpacked(sides: tuple[int, int]) 
         assert refused.value.code == "too_large"
 
 
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 60_000, 3), (2_000, 2, 2, 3), (1, 4_097, 4_097)], ids=["thin", "many", "large"]
+)
+def test_requests_that_would_grow_beyond_measure_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError) as refused:
+        run([{"op": "resize", "size": [224, 224]}], np.broadcast_to(np.uint8(7), shape))
+    assert refused.value.code == "too_large"
+
+
 def test_a_lower_cap_of_the_version_holds() -> None:
     with pytest.raises(UsageError) as refused:
         run([{"op": "decode", "max_pixels": 100}], files(encoded(photo())))
