@@ -95,8 +95,14 @@ figures:
   file: eval.npz
   samples: {report.samples}
   mean_absolute_error: {net.mean:.4f}
+  error_bound: {{value: {net.within[0]:.4f}, bound: {BOUNDS_C[0]}, relative: false}}
 ```
 
+{_how_made(report)}"""
+
+
+def _how_made(report: Report) -> str:
+    return f"""\
 ## Shape and size
 
 {report.parameters:,} parameters in four dense layers, {report.model_bytes:,} bytes, opset 17, fp32. Trained on
