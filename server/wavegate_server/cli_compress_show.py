@@ -119,10 +119,22 @@ def _print_verdicts(verdicts: Sequence[dict[str, Any]], words: Sequence[str]) ->
     rows = []
     for verdict in verdicts:
         low, high = verdict["low"], verdict["high"]
-        interval = "" if low is None or high is None else f"{low:.4g} to {high:.4g}"
-        rows.append((verdict["item"], "met" if verdict["met"] else "NOT met", f"{verdict['value']:.4g}", interval))
+        item = verdict["item"]
+        interval = "" if low is None or high is None else f"{_amount(item, low)} to {_amount(item, high)}"
+        rows.append((item, "met" if verdict["met"] else "NOT met", _amount(item, verdict["value"]), interval))
     table(("budget item", "verdict", "measured#", "interval#"), rows, empty="no budget item")
     lines(*(f"  {sentence}" for sentence in words if not sentence.endswith(": met")))
+
+
+def _amount(item: str, value: float) -> str:
+    """A verdict's value in the unit of its budget item."""
+    if item.endswith("%"):
+        return f"{100 * value:+.1f} %"
+    if item.endswith("pt"):
+        return f"{100 * value:.2f} pt"
+    if item.endswith("B") and item.startswith(("size", "download")):
+        return f"{value / 1e6:.2f} MB"
+    return f"{value:.2f}x" if item.endswith("x") else f"{value:.4g}"
 
 
 def _row(row: dict[str, Any], original: dict[str, Any] | None, unit: str, *, chosen: bool) -> list[str]:
