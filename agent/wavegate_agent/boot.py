@@ -37,5 +37,6 @@ def worker_host(config: Config, name: str) -> Host:
         intra_threads=config.threads,
         concurrency=config.concurrency,
         memory_limit_mb=config.memory_mb,
+        nice_candidate=config.candidate_nice,
     )
     return WorkerHost(name, settings)

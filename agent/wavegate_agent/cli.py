@@ -70,6 +70,14 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--concurrency", type=_count, default=2, metavar="N", help="inferences at the same time (2)")
     parser.add_argument("--memory-mb", type=_count, metavar="N", help="limit of a worker's memory")
     parser.add_argument(
+        "--candidate-nice",
+        type=int,
+        choices=range(20),
+        default=19,
+        metavar="N",
+        help="how far candidates step back behind live traffic, 0 to 19 (19)",
+    )
+    parser.add_argument(
         "--reserve-mb", type=_count, default=16, metavar="N", help="disk space an install leaves free (16)"
     )
     parser.add_argument("--slots", default="main", metavar="A,B", help="model positions of this device (main)")
@@ -118,6 +126,7 @@ def _run(options: argparse.Namespace) -> int:
             threads=options.threads,
             concurrency=options.concurrency,
             memory_mb=options.memory_mb,
+            candidate_nice=options.candidate_nice,
             reserve_mb=options.reserve_mb,
             slots=tuple(options.slots.split(",")),
             log_json=options.log_json,

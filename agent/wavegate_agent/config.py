@@ -79,6 +79,7 @@ class Config:
         threads: threads of one inference.
         concurrency: inferences at the same time.
         memory_mb: limit of a worker's memory; None for none.
+        candidate_nice: how far candidates step back behind live traffic; 0 lets a bench device measure at live priority.
         reserve_mb: disk space an install leaves free.
         slots: model positions of this device; the first has `unix_socket` and `http_port`.
         crash_loop: crashes of the live worker within `crash_loop_s` that make the agent take another version.
@@ -91,6 +92,7 @@ class Config:
     threads: int = 1
     concurrency: int = 2
     memory_mb: int | None = None
+    candidate_nice: int = 19
     reserve_mb: int = 16
     slots: tuple[str, ...] = (DEFAULT_SLOT,)
     crash_loop: int = 4
