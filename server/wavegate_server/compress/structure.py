@@ -19,9 +19,15 @@ _FIXED_WORK = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a proposal depends on besides the module. Attributes: tokens, what the vocabulary would keep (0: no vocabulary)."""
+    """What a proposal depends on besides the module.
+
+    Attributes:
+        tokens: how many the vocabulary would keep; 0 where there is none.
+        positions: longest input in tokens; 0 where that is not known.
+    """
 
     tokens: int = 0
+    positions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

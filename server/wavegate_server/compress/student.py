@@ -56,7 +56,9 @@ def propose(job: dict[str, Any], _: Say) -> dict[str, Any]:
     """The structures worth a try, light to heavy."""
     module = _module(job)
     trimmed = _trimmed(job)
-    facts = Facts(tokens=len(trimmed.tokens) if trimmed else 0)
+    words = _words(job)
+    longest = int(words["max_length"]) if words else 0
+    facts = Facts(tokens=len(trimmed.tokens) if trimmed else 0, positions=longest)
     found = [each for kind in KINDS.values() for each in kind.propose(module, facts)]
     return {"structures": [dataclasses.asdict(each) for each in found], "tokens": facts.tokens}
 

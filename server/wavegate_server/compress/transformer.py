@@ -147,6 +147,11 @@ def _structure(module: Module, found: Layers, sizes: dict[str, Any], facts: Fact
     whole = sum(each.numel() for each in module.parameters())
     word = _word_embedding(module)
     dropped = (word.num_embeddings - facts.tokens) * word.embedding_dim if facts.tokens and word is not None else 0
+    dropped += sum(
+        max(0, each.num_embeddings - facts.positions) * each.embedding_dim
+        for _, each in _position_embeddings(module)
+        if facts.positions
+    )
     name = f"layers{len(sizes['layers'])}-heads{sizes['heads']}-ffn{sizes['ffn']}"
     share = (whole - before + after - max(0, dropped)) / whole
     return Structure("transformer", name, {**sizes, "tokens": facts.tokens}, share, after / before)
@@ -160,6 +165,11 @@ def _word_embedding(module: Module) -> Module | None:
         if isinstance(each, nn.Embedding) and "position" not in name.lower() and "type" not in name.lower()
     ]
     return max(tables, key=lambda pair: pair[1].num_embeddings)[1] if tables else None
+
+
+def _position_embeddings(module: Module) -> list[tuple[str, Module]]:
+    tables = [(name, each) for name, each in module.named_modules() if isinstance(each, nn.Embedding)]
+    return [(name, each) for name, each in tables if "position" in name.lower()]
 
 
 def apply(module: Module, structure: Structure, batches: Sequence[tuple[Batch, Tensor]]) -> Module:
@@ -301,8 +311,8 @@ def keep_tokens(module: Module, ids: Sequence[int], *, before: int, positions: i
     if word is None or word.num_embeddings < before:
         raise ValueError(f"the module has no word embedding for {before} tokens")
     _keep_entries(word, torch.tensor(list(ids)))
-    for name, table in list(module.named_modules()):
-        if isinstance(table, nn.Embedding) and "position" in name.lower() and 0 < positions < table.num_embeddings:
+    for _, table in _position_embeddings(module):
+        if 0 < positions < table.num_embeddings:
             _keep_entries(table, torch.arange(positions))
             _cut_buffers(module, positions)
 
