@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     class_limits: dict[str, ClassLimit] = DEFAULT_LIMITS
     """By hardware class (`*`: any other): above these parameters or MFLOPs of an inference a model is imported with a warning.
     JSON, as {"pi4": {"parameters": 10000000, "mflops": 2000}}."""
+    run_source: bool = False
+    """Whether compression jobs of this server run the torch module of a bundle, to distil it: whoever may import a bundle can
+    then run code as the server's user, beside its keys."""
 
     @property
     def topics(self) -> Topics:

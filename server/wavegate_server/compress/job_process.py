@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,6 +26,7 @@ from wavegate_server.adapters.job_child import Work
 from wavegate_server.compress.box_round import BoxRound
 from wavegate_server.compress.job import Event, Options, run_job
 from wavegate_server.compress.report import as_json
+from wavegate_server.config import Settings
 from wavegate_server.core.budget import parse_budget
 from wavegate_shared.errors import UsageError
 
@@ -36,6 +37,10 @@ _MEMORY_BYTES = 6 << 30
 _NICE = 5
 """The server's own work goes first."""
 _STOPPED = 143
+_NOT_RUN = (
+    "no smaller structure was tried: this server does not run a bundle's torch module, which could do what the server may;"
+    " WAVEGATE_RUN_SOURCE=true lets it, or run `wavegate compress` on another machine"
+)
 
 
 def main() -> None:
@@ -54,10 +59,13 @@ def main() -> None:
 def _run(work: Work) -> dict[str, Any]:
     left = max(work.time_s - work.used_s, work.time_s / 3)  # steps of an earlier attempt cost nothing now
     there = BoxRound(Path(work.result).parent / "round", work.device_class) if work.device_class else None
-    options = Options(left, Path(work.cache), work.device_class, device_round=there)
+    allowed = Settings().run_source
+    options = Options(left, Path(work.cache), work.device_class, device_round=there, structural=allowed)
     with open_bundle(Path(work.bundle)) as bundle:
         items = parse_budget(work.budget, bundle.spec.metric)
         result = run_job(bundle, items, Path(work.out), _teller(work), options)
+        if bundle.spec.source is not None and not allowed:
+            result = replace(result, notes=[*result.notes, _NOT_RUN])
     written = Path(work.out) if result.chosen and result.chosen.path else None
     return as_json(result, written)
 
