@@ -131,7 +131,8 @@ bundle: 1,000 more test pairs with label and kind, to send to a device.
 
 Trained from random weights on {report.train_pairs:,} pairs, {report.steps} steps of {report.batch}: about a minute of one core. The loss was
 still falling at the end, and other buildings, written in the most different ways, are where it is weakest; a longer
-training was not tried.
+training was not tried. The shipped weights were trained before one fault of `net.py` was mended (padding leaked into
+the last character); all figures are of the mended graph, and a new training will give slightly different ones.
 """
 
 
