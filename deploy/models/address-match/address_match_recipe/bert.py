@@ -52,11 +52,7 @@ class Embeddings(nn.Module):
 
 
 class Layer(nn.Module):
-    """One post-norm transformer layer.
-
-    `head_gate` and `ffn_gate` are None, or ones that the importance scan
-    differentiates with respect to.
-    """
+    """One post-norm transformer layer."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -71,14 +67,10 @@ class Layer(nn.Module):
         self.down = nn.Linear(shape.ffn, shape.hidden)
         self.ffn_norm = nn.LayerNorm(shape.hidden, eps=1e-12)
         self.dropout = nn.Dropout(shape.dropout)
-        self.head_gate: Tensor | None = None
-        self.ffn_gate: Tensor | None = None
 
     def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
         hidden = self.attention_norm(hidden + self.dropout(self._attend(hidden, bias)))
         inner = functional.gelu(self.up(hidden))
-        if self.ffn_gate is not None:
-            inner = inner * self.ffn_gate
         out: Tensor = self.ffn_norm(hidden + self.dropout(self.down(inner)))
         return out
 
@@ -91,8 +83,6 @@ class Layer(nn.Module):
         query, key, value = (split(f(hidden)) for f in (self.query, self.key, self.value))
         scores = query @ key.transpose(2, 3) / math.sqrt(self.head_dim) + bias
         context = functional.softmax(scores, dim=-1) @ value
-        if self.head_gate is not None:
-            context = context * self.head_gate.reshape(1, -1, 1, 1)
         merged = context.transpose(1, 2).reshape(batch, length, self.heads * self.head_dim)
         out: Tensor = self.output(merged)
         return out

@@ -6,32 +6,27 @@ that was only cut is close to chance; the distillation brings it back.
 
 from __future__ import annotations
 
+import copy
 import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
 from torch.nn import functional
 
-from address_match_recipe.bert import CrossEncoder, Layer
+from address_match_recipe.bert import CrossEncoder
+from address_match_recipe.graph import INPUTS
 from address_match_recipe.pairs import Pair
 from address_match_recipe.training import tensors
+from wavegate_server.compress import transformer
 from wavegate_shared.wordpiece import WordPiece
 
-__all__ = ["Importance", "cut_layers", "importance", "prune", "trim_vocab"]
+__all__ = ["cut_layers", "importance", "prune", "trim_vocab"]
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 IMPORTANCE_BATCH = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Importance:
-    """What a layer's parts are worth: (heads,) and (ffn,) float, larger is dearer."""
-
-    heads: Tensor
-    ffn: Tensor
+CERTAIN = 50.0
 
 
 def trim_vocab(vocab: Sequence[str], texts: Iterable[str], size: int) -> list[str]:
@@ -93,38 +88,25 @@ def cut_layers(
     return student
 
 
-def importance(model: CrossEncoder, tokenizer: WordPiece, pairs: Sequence[Pair]) -> list[Importance]:
-    """Gradient times activation of every head and FFN unit, per layer.
-
-    A gate of one is put behind each part; the loss's slope at the gate is the
-    activation times its gradient (Michel et al. 2019, "Are sixteen heads really
-    better than one?").
+def importance(model: CrossEncoder, tokenizer: WordPiece, pairs: Sequence[Pair]) -> list[transformer.Importance]:
+    """Gradient times activation of every head and FFN unit, per layer, as the product's compressor computes it.
 
     Args:
-        model: Gates are added and removed; its weights do not change.
+        model: Its weights do not change.
         tokenizer: The model's own.
         pairs: Labelled training pairs to sum over.
     """
-    model.eval()
-    layers = [layer for layer in model.layers if isinstance(layer, Layer)]
-    for layer in layers:
-        layer.head_gate = torch.ones(layer.heads, requires_grad=True)
-        layer.ffn_gate = torch.ones(layer.up.out_features, requires_grad=True)
-    gates = [gate for layer in layers for gate in (layer.head_gate, layer.ffn_gate)]
-    kept = [gate for gate in gates if gate is not None]
-    sums = [torch.zeros_like(gate) for gate in kept]
+    batches = []
     for start in range(0, len(pairs), IMPORTANCE_BATCH):
         batch = pairs[start : start + IMPORTANCE_BATCH]
-        logits = model(*tensors(tokenizer, [(pair.a, pair.b) for pair in batch]))
-        loss = functional.cross_entropy(logits, torch.tensor([pair.label for pair in batch]))
-        for total, slope in zip(sums, torch.autograd.grad(loss, kept), strict=True):
-            total += slope.abs()
-    for layer in layers:
-        layer.head_gate = layer.ffn_gate = None
-    return [Importance(*sums[2 * i : 2 * i + 2]) for i in range(len(layers))]
+        feed = dict(zip(INPUTS, tensors(tokenizer, [(pair.a, pair.b) for pair in batch]), strict=True))
+        # As logits that leave no doubt, so that the distance is the cross-entropy with the labels.
+        wanted = functional.one_hot(torch.tensor([pair.label for pair in batch]), 2) * CERTAIN
+        batches.append((feed, wanted))
+    return transformer.importance(model, batches)
 
 
-def prune(model: CrossEncoder, worth: Sequence[Importance], heads: int, ffn: int) -> CrossEncoder:
+def prune(model: CrossEncoder, worth: Sequence[transformer.Importance], heads: int, ffn: int) -> CrossEncoder:
     """The model with only the most important heads and FFN units of each layer.
 
     Args:
@@ -133,25 +115,7 @@ def prune(model: CrossEncoder, worth: Sequence[Importance], heads: int, ffn: int
         heads: Heads to keep in each layer.
         ffn: FFN units to keep in each layer.
     """
-    small = CrossEncoder(replace(model.shape, heads=heads, ffn=ffn))
-    small.embeddings.load_state_dict(model.embeddings.state_dict())
-    small.classifier.load_state_dict(model.classifier.state_dict())
-    for target, source, part in zip(small.layers, model.layers, worth, strict=True):
-        _copy_layer(target, source, _best(part.heads, heads), _best(part.ffn, ffn), small.shape.head_dim)
+    small = copy.deepcopy(model)
+    transformer.prune(small, worth, heads, ffn)
+    small.shape = replace(model.shape, heads=heads, ffn=ffn)
     return small
-
-
-def _best(worth: Tensor, count: int) -> Tensor:
-    return worth.topk(count).indices.sort().values
-
-
-def _copy_layer(target: nn.Module, source: nn.Module, heads: Tensor, units: Tensor, size: int) -> None:
-    state = source.state_dict()
-    rows = (heads[:, None] * size + torch.arange(size)).flatten()
-    for name in ("query", "key", "value"):
-        state[f"{name}.weight"] = state[f"{name}.weight"][rows]
-        state[f"{name}.bias"] = state[f"{name}.bias"][rows]
-    state["output.weight"] = state["output.weight"][:, rows]
-    state["up.weight"], state["up.bias"] = state["up.weight"][units], state["up.bias"][units]
-    state["down.weight"] = state["down.weight"][:, units]
-    target.load_state_dict(state)
