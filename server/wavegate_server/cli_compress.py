@@ -5,7 +5,7 @@ set up and answers. A version of the registry (`MODEL@VERSION`), or a bundle wit
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +38,41 @@ _Alpha = Annotated[
     float,
     typer.Option(min=0.0, max=1.0, help="Where a smaller structure is distilled: the teacher's share in the loss."),
 ]
+_What = Annotated[
+    str,
+    typer.Argument(
+        metavar="BUNDLE|MODEL@VERSION",
+        help="Bundle to compress, a directory or a zip; or a version in the registry.",
+        show_default=False,
+    ),
+]
+_Budget = Annotated[
+    str,
+    typer.Option(
+        help="What to reach, as size=-70%,drop=2pt,speed=1.3x or size<=5MB,accuracy>=0.97; "
+        "default size=-70%,drop=2pt, or size=-70%,error=+5% for a metric where less is better, and the bundle's SLO."
+    ),
+]
+_Out = Annotated[Path | None, typer.Option(help="Directory for the result; default BUNDLE-compressed.")]
+_Time = Annotated[str, typer.Option(help="When to stop trying, as 90s, 10m or 1h; what was found is judged.")]
+_Class = Annotated[
+    str,
+    typer.Option(
+        "--for",
+        metavar="CLASS",
+        help="Hardware class the result is for: the best candidates are measured on a device of it that is enrolled "
+        "for benching; without one the verdict says host only.",
+    ),
+]
+_Metric = Annotated[
+    str, typer.Option(help="Judge by your own metric: file.py:function(outputs, labels) -> number, for any subset.")
+]
+_Cache = Annotated[
+    Path | None, typer.Option(help="Where finished steps are kept; else WAVEGATE_CACHE, else the user's cache.")
+]
+_Remote = Annotated[bool, typer.Option("--remote", help="Let the server compress the bundle.")]
+_Detach = Annotated[bool, typer.Option("--detach", help="On the server: start it and do not wait for its end.")]
+_NoImport = Annotated[bool, typer.Option("--no-import", help="Leave the registry alone, also where a server answers.")]
 _TEACHING = Teaching()
 _UNITS = {"s": 1.0, "": 60.0, "m": 60.0, "h": 3600.0}
 _VERSION = re.compile(r"([a-z0-9][a-z0-9-]{0,62})@([1-9][0-9]{0,8})")
@@ -55,50 +90,19 @@ class _Wanted:
 
 def compress(
     context: typer.Context,
-    what: Annotated[
-        str,
-        typer.Argument(
-            metavar="BUNDLE|MODEL@VERSION",
-            help="Bundle to compress, a directory or a zip; or a version in the registry.",
-            show_default=False,
-        ),
-    ],
-    budget: Annotated[
-        str,
-        typer.Option(
-            help="What to reach, as size=-70%,drop=2pt,speed=1.3x or size<=5MB,accuracy>=0.97; "
-            "default size=-70%,drop=2pt, or size=-70%,error=+5% for a metric where less is better, and the bundle's SLO."
-        ),
-    ] = "",
-    out: Annotated[Path | None, typer.Option(help="Directory for the result; default BUNDLE-compressed.")] = None,
-    time: Annotated[
-        str, typer.Option(help="When to stop trying, as 90s, 10m or 1h; what was found is judged.")
-    ] = "10m",
-    device_class: Annotated[
-        str,
-        typer.Option(
-            "--for",
-            metavar="CLASS",
-            help="Hardware class the result is for: the best candidates are measured on a device of it that is enrolled "
-            "for benching; without one the verdict says host only.",
-        ),
-    ] = "",
-    metric: Annotated[
-        str, typer.Option(help="Judge by your own metric: file.py:function(outputs, labels) -> number, for any subset.")
-    ] = "",
-    cache: Annotated[
-        Path | None, typer.Option(help="Where finished steps are kept; else WAVEGATE_CACHE, else the user's cache.")
-    ] = None,
+    what: _What,
+    budget: _Budget = "",
+    out: _Out = None,
+    time: _Time = "10m",
+    device_class: _Class = "",
+    metric: _Metric = "",
+    cache: _Cache = None,
     calibration: _Calibration = CALIBRATION,
     temperature: _Temperature = _TEACHING.temperature,
     alpha: _Alpha = _TEACHING.alpha,
-    remote: Annotated[bool, typer.Option("--remote", help="Let the server compress the bundle.")] = False,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="On the server: start it and do not wait for its end.")
-    ] = False,
-    no_import: Annotated[
-        bool, typer.Option("--no-import", help="Leave the registry alone, also where a server answers.")
-    ] = False,
+    remote: _Remote = False,
+    detach: _Detach = False,
+    no_import: _NoImport = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Make a smaller, faster bundle within a budget.
@@ -116,29 +120,6 @@ def compress(
     Example: wavegate compress address-match@1 --budget size=-70%,drop=1pt --for locker-small
     """
     wanted = _Wanted(budget, device_class, _seconds(time), as_json)
-    named = None if Path(what).exists() else _VERSION.fullmatch(what)
-    if named or remote:
-        here = {"--out": out, "--metric": metric, "--cache": cache, "--no-import": no_import}
-        here["--calibration"] = calibration != CALIBRATION
-        here["--temperature"] = temperature != _TEACHING.temperature
-        here["--alpha"] = alpha != _TEACHING.alpha
-        if given := [name for name, value in here.items() if value]:
-            raise typer.BadParameter("only for a job on this machine", param_hint=", ".join(given))
-        version = (named[1], int(named[2])) if named else None
-        code = compress_on_server(
-            context,
-            version or Path(what),
-            budget=wanted.budget,
-            device_class=wanted.device_class,
-            time_s=wanted.time_s,
-            detach=detach,
-            as_json=as_json,
-        )
-        raise typer.Exit(code)
-    if detach:
-        raise typer.BadParameter("only for a job on the server", param_hint="--detach")
-    path = Path(what)
-    target = out or path.with_name(f"{path.stem}-compressed")
     options = Options(
         time_s=wanted.time_s,
         cache=cache or default_directory(),
@@ -146,17 +127,60 @@ def compress(
         entry=metric,
         calibration=calibration,
         teaching=Teaching(temperature, alpha),
-        device_round=ApiRound(context, device_class) if device_class else None,
     )
+    named = None if Path(what).exists() else _VERSION.fullmatch(what)
+    if named or remote:
+        here = {"--out": out, "--cache": cache, "--no-import": no_import}
+        _refuse_local({**here, **_changed(options)})
+        raise typer.Exit(_there(context, (named[1], int(named[2])) if named else Path(what), wanted, detach=detach))
+    if detach:
+        raise typer.BadParameter("only for a job on the server", param_hint="--detach")
+    raise typer.Exit(_here(context, Path(what), out, wanted, options, no_import=no_import))
+
+
+def _changed(options: Options) -> dict[str, bool]:
+    """The options of the search that only a job on this machine takes, and whether they were given."""
+    teaching = options.teaching
+    return {
+        "--metric": bool(options.entry),
+        "--calibration": options.calibration != CALIBRATION,
+        "--temperature": teaching.temperature != _TEACHING.temperature,
+        "--alpha": teaching.alpha != _TEACHING.alpha,
+    }
+
+
+def _refuse_local(given: dict[str, Any]) -> None:
+    if names := [name for name, value in given.items() if value]:
+        raise typer.BadParameter("only for a job on this machine", param_hint=", ".join(names))
+
+
+def _there(context: typer.Context, what: Path | tuple[str, int], wanted: _Wanted, *, detach: bool) -> ExitCode:
+    return compress_on_server(
+        context,
+        what,
+        budget=wanted.budget,
+        device_class=wanted.device_class,
+        time_s=wanted.time_s,
+        detach=detach,
+        as_json=wanted.as_json,
+    )
+
+
+def _here(
+    context: typer.Context, path: Path, out: Path | None, wanted: _Wanted, options: Options, *, no_import: bool
+) -> ExitCode:
+    target = out or path.with_name(f"{path.stem}-compressed")
+    if wanted.device_class:
+        options = replace(options, device_round=ApiRound(context, wanted.device_class))
     with open_bundle(path) as bundle:
-        result = _run(bundle, _items(bundle, wanted), target, options, as_json=as_json)
+        result = _run(bundle, _items(bundle, wanted), target, options, as_json=wanted.as_json)
         written = target if result.chosen and result.chosen.path else None
         document = result_json(result, written)
-        taken = (
-            Taken() if no_import else take(context, bundle, written, _record(document, bundle, wanted), quiet=as_json)
-        )
-    _show(document, written, taken, as_json=as_json)
-    raise typer.Exit(ExitCode.OK if result.chosen else ExitCode.NOT_MET)
+        taken = Taken()
+        if not no_import:
+            taken = take(context, bundle, written, _record(document, bundle, wanted), quiet=wanted.as_json)
+    _show(document, written, taken, as_json=wanted.as_json)
+    return ExitCode.OK if result.chosen else ExitCode.NOT_MET
 
 
 def _items(bundle: Bundle, wanted: _Wanted) -> list[BudgetItem]:

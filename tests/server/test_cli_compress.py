@@ -180,7 +180,6 @@ def test_ctrl_c_asks_and_a_no_leaves_it_running(
     def answer(text: str, **_: Any) -> bool:
         asked.append(text)
         (tmp_path / "hold").unlink(missing_ok=True)
-        monkeypatch.undo()
         return False
 
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
