@@ -25,6 +25,17 @@ def test_token_registers_a_new_device_and_gives_a_known_one_another(cli: Cli) ->
     cli("device", "token", "kiosk-9", "--class", "edge-a", code=2)
 
 
+def test_a_device_is_enrolled_for_benching_and_shown_so(cli: Cli) -> None:
+    cli("device", "token", "kiosk-1", *NEW, "--bench")
+    assert cli("device", "show", "kiosk-1", "--json").json["bench"] is True
+    assert "enrolled for benching" in cli("device", "show", "kiosk-1").out
+    assert " bench " in cli("device", "list").out
+    cli("device", "token", "kiosk-1", "--no-bench")
+    assert cli("device", "show", "kiosk-1", "--json").json["bench"] is False
+    cli("device", "token", "kiosk-1", *NEW)  # says nothing about it: as it was
+    assert cli("device", "show", "kiosk-1", "--json").json["bench"] is False
+
+
 def test_list_filters_and_prints_a_table_or_json(cli: Cli, api: Api) -> None:
     api.add_active(kiosk_1={"ring": "early"}, kiosk_2={"site": "上海"})
     assert [d["id"] for d in cli("device", "list", "--json").json["items"]] == ["kiosk-1", "kiosk-2"]
@@ -34,7 +45,7 @@ def test_list_filters_and_prints_a_table_or_json(cli: Cli, api: Api) -> None:
     assert "上海" in table
     assert "kiosk-1" not in table
     assert "No device fits" in cli("device", "list", "--class", "none").out
-    assert "write address-match:2" in cli("device", "list", "--version", "two", code=1).err
+    assert "write address-match:2" in cli("device", "list", "--version", "two", code=2).err
 
 
 def test_show_why_and_events_speak_plainly(cli: Cli, api: Api) -> None:
@@ -50,7 +61,7 @@ def test_label_sets_and_takes_away(cli: Cli, api: Api) -> None:
     api.add_active(kiosk_1={"ring": "early", "floor": "2"})
     assert "kiosk-1: ring=late" in cli("device", "label", "kiosk-1", "ring=late", "floor=").out
     assert cli("device", "label", "kiosk-1", "ring=", "--json").json["labels"] == {}
-    assert "is no label" in cli("device", "label", "kiosk-1", "ring", code=1).err
+    assert "is no label" in cli("device", "label", "kiosk-1", "ring", code=2).err
 
 
 def test_revoke_shuts_out_and_repeats_quietly(cli: Cli, api: Api) -> None:

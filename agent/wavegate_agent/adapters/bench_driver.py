@@ -39,7 +39,7 @@ class BenchDriver:
         live: gives the version in charge, or None while there is none.
         runs: slots to fill.
         duty: share of time that runs may take.
-        limit_s: gives up filling slots after this long; at least five are filled whatever the traffic.
+        limit_s: gives up filling slots after this long; `least` are filled whatever the traffic.
         original: in a bench round, what the candidate is measured beside instead of the live version.
     """
 
@@ -49,6 +49,7 @@ class BenchDriver:
     duty: float
     limit_s: float
     original: WorkerProcess | None = None
+    least: int = _LEAST_RUNS
     _pairs: list[Pair] = field(default_factory=list)
     _skipped: int = 0
     _arrivals: int = 0
@@ -63,7 +64,7 @@ class BenchDriver:
         end = time.monotonic() + self.limit_s
         while len(self._pairs) < self.runs and not should_stop():
             late = time.monotonic() > end
-            if late and len(self._pairs) >= _LEAST_RUNS:
+            if late and len(self._pairs) >= self.least:
                 break
             self._slot(force=late)
         if not self._pairs:

@@ -198,11 +198,13 @@ class WorkerHost:
         driver = BenchDriver(
             candidate=self._testee(),
             live=self._roles.able_to_serve,
-            runs=settings.round_runs if original is not None else settings.bench_runs,
+            runs=settings.bench_runs,
             duty=settings.bench_duty,
             limit_s=settings.bench_limit_s,
-            original=original,
         )
+        if original is not None:
+            driver.original, driver.runs = original, settings.round_runs
+            driver.limit_s, driver.least = settings.round_limit_s, settings.round_least
         bench = driver.run(should_stop, self._load_ms)
         side = bench.beside and msgspec.structs.replace(
             bench.beside, load_ms=self._original_load_ms, golden=self._original_golden

@@ -44,7 +44,7 @@ class WorkerSettings:
         bench_runs: pairs in a benchmark.
         bench_duty: share of time its runs may take.
         bench_limit_s: a benchmark beside heavy traffic ends after this long with fewer pairs.
-        round_runs: pairs in a bench round.
+        round_runs, round_limit_s: the same of a bench round, which has at least `round_least` pairs.
     """
 
     unix_path: Path
@@ -59,6 +59,8 @@ class WorkerSettings:
     bench_duty: float = 0.1
     bench_limit_s: float = 60
     round_runs: int = 200
+    round_limit_s: float = 15
+    round_least: int = 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ def test_a_live_worker_that_dies_does_not_end_the_benchmark(tmp_path: Path) -> N
 
 
 def test_a_round_measures_beside_the_original_and_leaves_the_live_worker_alone(tmp_path: Path) -> None:
-    with running_host(tmp_path, round_runs=12, nice_candidate=19) as host:
+    with running_host(tmp_path, round_runs=12, nice_candidate=0) as host:
         host.start_live(*linear_version(tmp_path, 1))
         host.load_candidate(*linear_version(tmp_path, 3))
         golden = host.load_original(*linear_version(tmp_path, 2, hidden=512, layers=12))
@@ -72,7 +72,7 @@ def test_a_round_measures_beside_the_original_and_leaves_the_live_worker_alone(t
 
 
 def test_live_requests_are_spared_during_a_round(tmp_path: Path) -> None:
-    with running_host(tmp_path, round_runs=6, bench_limit_s=8.0) as host:
+    with running_host(tmp_path, round_runs=6, round_limit_s=8.0, round_least=5, nice_candidate=0) as host:
         host.start_live(*linear_version(tmp_path, 1))
         host.load_candidate(*linear_version(tmp_path, 3))
         host.load_original(*linear_version(tmp_path, 2))

@@ -24,6 +24,14 @@ def test_own_memory_is_what_the_kernel_says() -> None:
     assert told == pytest.approx(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20, rel=0.2)
 
 
+def test_the_clock_of_the_fastest_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = "processor : 0\ncpu MHz\t\t: 2195.5\nprocessor : 1\ncpu MHz\t\t: 2600.25\n"
+    monkeypatch.setattr(facts, "_read", lambda path: lines if path == "/proc/cpuinfo" else "")
+    assert facts.frequency_mhz() == pytest.approx(2600.2, abs=0.1)
+    monkeypatch.setattr(facts, "_read", lambda _path: "")
+    assert facts.frequency_mhz() is None
+
+
 def test_a_fact_without_a_source_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facts, "_read", lambda _path: "")
     assert facts.agent_rss_mb() is None
