@@ -55,8 +55,9 @@ class DeviceRow:
 
     @property
     def p50_before(self) -> float:
-        """The original's median beside it."""
-        return float(self.before.get("p50_ms") or 0.0)
+        """The original's median beside it, or less where the pairs say less: two medians of a noisy minute prove no speed."""
+        raw, ratio = float(self.before.get("p50_ms") or 0.0), self.report.get("wall_ratio")
+        return min(raw, self.p50_ms / float(ratio)) if ratio else raw
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,14 @@ def test_the_devices_times_take_the_hosts_place(job: Job) -> None:
     assert where["accuracy"] == ("", 0.95, 0.95)
 
 
+def test_a_speed_is_what_the_pairs_say_where_that_is_less(job: Job) -> None:
+    """Seen on a busy machine: medians of 2.7 and 5.4 ms, and 0.62 as the median of the pairs' ratios."""
+    noisy = there(10.0, report={"wall_ratio": 0.625})
+    ended = job.run(Round({"int8": noisy}), job.rows(row("int8", job.path)))
+    assert [verdict.value for verdict in ended.candidates[0].verdicts if verdict.item == "speed=2x"] == [1.6]
+    assert there(10.0, report={"wall_ratio": 0.1}).p50_before == 40.0
+
+
 def test_a_winner_of_the_host_that_is_slow_there_gives_way(job: Job) -> None:
     """fast on the host, slow there: the trap the round exists for."""
     rows = job.rows(row("fast-here", job.path, p50=1.0), row("steady", job.path, p50=2.4, size=45))
