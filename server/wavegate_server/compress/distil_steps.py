@@ -92,9 +92,11 @@ class DistilSteps:
         """The original's answers on the train set, computed once."""
 
         def make(folder: Path) -> dict[str, Any]:
-            return self._run({"kind": "teacher", "target": str(folder / "teacher.npy")}, self._bench.timeout_s())
+            job = {"kind": "teacher", "target": str(folder / "teacher.npy"), **self._choosing()}
+            return self._run(job, self._bench.timeout_s())
 
-        folder, _ = self._bench.cache.step("teacher", self._key, make)
+        parts = {**self._key, "model": self._original.digest, "choose": self._bench.splits.choose.digest}
+        folder, _ = self._bench.cache.step("teacher", parts, make)
         return folder / "teacher.npy"
 
     def student(
@@ -124,11 +126,12 @@ class DistilSteps:
                 "goal": goal,
                 "texts": texts,
             }
-            sets = {"choose": str(choose.file), "choose_rows": choose.rows, "before": str(self._before.outputs)}
             more = {"before_value": value, "classes": self._classes, "metric": msgspec.to_builtins(metric)}
             place = {"graph": str(self._original.path), "target": str(folder)}
             answer = self._run(
-                {**job, **sets, **more, **place}, seconds + _START_S, lambda at: tell(_told(at, points=points))
+                {**job, **self._choosing(), **more, **place},
+                seconds + _START_S,
+                lambda at: tell(_told(at, points=points)),
             )
             return {**answer, "sha256": file_sha256(folder / "student.onnx")}
 
@@ -136,6 +139,10 @@ class DistilSteps:
         folder, answer = bench.cache.step("student", parts, make)
         front = self._front(folder) if answer["vocabulary"] else None
         return Taught(Made(structure.name, folder / "student.onnx", answer["sha256"], front=front), answer)
+
+    def _choosing(self) -> dict[str, Any]:
+        choose = self._bench.splits.choose
+        return {"choose": str(choose.file), "choose_rows": choose.rows, "before": str(self._before.outputs)}
 
     def _front(self, folder: Path) -> Front:
         """The bundle's own operations with the student's smaller vocabulary."""

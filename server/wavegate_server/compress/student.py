@@ -32,6 +32,8 @@ KINDS: dict[str, Any] = {"transformer": transformer, "channels": channels}
 _MOST_SAMPLES = 20_000
 """Of the train set: more would cost the teacher longer than they teach in the steps there are."""
 _IMPORTANCE_SAMPLES, _IMPORTANCE_BATCH = 512, 16
+_ALIKE, _ALIKE_SAMPLES = 0.05, 64
+"""Largest difference of torch module and graph, over the size of the outputs: weights may be stored with 16 bits."""
 _MISFITS = (RuntimeError, TypeError, IndexError, ValueError, KeyError)
 
 
@@ -64,16 +66,33 @@ def propose(job: dict[str, Any], _: Say) -> dict[str, Any]:
 
 
 def teach(job: dict[str, Any], _: Say) -> dict[str, Any]:
-    """Write the original module's answers on the train set."""
+    """Write the original module's answers on the train set, when it is the original at all ("choose", "before" as in `make`)."""
     started = time.monotonic()
     torch.set_num_threads(job["threads"])
     module = _module(job)
+    if "before" in job:
+        _is_the_original(job, module)
     samples = _train(job, Path(job["directory"]))
     answers = _answers(module, samples.feeds)
     if not np.isfinite(answers).all():
         raise UsageError("bundle_invalid", "the torch module gives answers that are not finite (NaN or infinite)")
     np.save(job["target"], answers)
     return {"samples": len(answers), "seconds": round(time.monotonic() - started, 1)}
+
+
+def _is_the_original(job: dict[str, Any], module: Any) -> None:
+    """Refuse a source that computes something else than the bundle's graph: its students would be of another model."""
+    held = _samples(job, Path(job["choose"]), Path(job["directory"]), job["choose_rows"])
+    got = _answers(module, held.feeds[:_ALIKE_SAMPLES], exact=True).astype(np.float64)
+    with np.load(job["before"], allow_pickle=False) as archive:
+        wanted = archive["outputs"][:_ALIKE_SAMPLES]
+    flat = got.reshape(len(got), -1)
+    size = max(float((wanted**2).sum()), 1e-12)
+    error = float(np.sqrt(((flat - wanted) ** 2).sum() / size)) if flat.shape == wanted.shape else math.inf
+    if not error <= _ALIKE:
+        raise UsageError(
+            "bundle_invalid", f"source and weights are not those of the bundle's graph: outputs differ by {error:.0%}"
+        )
 
 
 def make(job: dict[str, Any], say: Say) -> dict[str, Any]:
@@ -171,9 +190,9 @@ class _Set:
         return self.samples.feeds
 
 
-def _answers(module: Any, feeds: list[Feed]) -> NDArray[np.float32]:
+def _answers(module: Any, feeds: list[Feed], *, exact: bool = False) -> NDArray[np.float32]:
     try:
-        return learning.answers(module, learning.group(feeds))
+        return learning.answers(module, learning.group(feeds), exact=exact)
     except _MISFITS as error:
         detail = " ".join(str(error).split())[:200]
         raise UsageError("bundle_invalid", f"the train set does not fit the torch module: {detail}") from error

@@ -99,12 +99,23 @@ def test_train_labels_that_do_not_fit_are_refused(job: dict[str, Any], tmp_path:
 
 def test_a_train_set_of_other_inputs_is_refused(job: dict[str, Any], tmp_path: Path) -> None:
     taught = _with_train(job, tmp_path, {"input.image": np.zeros((4, 3)), "label": np.zeros(4)})
+    taught.pop("before")
     with pytest.raises(UsageError, match="lack"):
         student.teach({**taught, "pre": [], "target": str(tmp_path / "t.npy")}, lambda _: None)
     arrays = {f"input.{name}": np.zeros((4, 3, 2), dtype=np.int64) for name in INPUTS}
     taught = _with_train(job, tmp_path, arrays)
+    taught.pop("before")
     with pytest.raises(UsageError, match="does not fit the torch module"):
         student.teach({**taught, "pre": [], "target": str(tmp_path / "t.npy")}, lambda _: None)
+
+
+def test_a_source_that_is_not_the_graphs_is_refused(job: dict[str, Any], tmp_path: Path) -> None:
+    target = tmp_path / "teacher.npy"
+    assert student.teach({**job, "target": str(target)}, lambda _: None)["samples"] == 800
+    with np.load(job["before"]) as archive:
+        np.savez(tmp_path / "other.npz", outputs=archive["outputs"][::-1], lengths=archive["lengths"])
+    with pytest.raises(UsageError, match="not those of the bundle's graph"):
+        student.teach({**job, "before": str(tmp_path / "other.npz"), "target": str(target)}, lambda _: None)
 
 
 def _with_train(job: dict[str, Any], folder: Path, arrays: dict[str, Any]) -> dict[str, Any]:
