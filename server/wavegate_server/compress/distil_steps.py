@@ -112,7 +112,10 @@ class DistilSteps:
             tell: told how far it is.
         """
         bench, choose, metric = self._bench, self._bench.splits.choose, self._bench.bundle.spec.metric
-        value = self._before.score.value if choose.labelled else None
+        decoded = any(
+            step.get("op") == "ctc" for step in bench.bundle.spec.post
+        )  # the metric is not of the outputs then
+        value = self._before.score.value if choose.labelled and not decoded else None
         taught = {**dataclasses.asdict(self._teaching), "seed": _SEED, "structure": dataclasses.asdict(structure)}
         texts = [str(bench.bundle.path(self._train)), str(bench.splits.calib.file)]
         points = metric.unit == "share"
