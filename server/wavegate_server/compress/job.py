@@ -34,7 +34,8 @@ from wavegate_shared.errors import UsageError
 __all__ = ["Candidate", "Event", "JobResult", "Options", "Progress", "run_job"]
 
 Progress = Callable[[Event], None]
-_RESERVE = 0.25
+_RESERVE, _MOST_RESERVE_S = 0.25, 180.0
+"""Kept for the last race and the verdicts."""
 _OF_CLASSES = ("accuracy", "f1", "auc", "agreement")
 """Metrics of class scores; the graph alone does not always tell that its outputs are such."""
 
@@ -159,7 +160,7 @@ class _Job:
                 f"the bundle says {spec.family}, the graph looks like {found.family}: recipes follow the graph"
             )
         self._notes += [note for note in found.notes if note not in self._notes]
-        self._reserve_s = _RESERVE * self._options.time_s
+        self._reserve_s = min(_RESERVE * self._options.time_s, _MOST_RESERVE_S)
         classes = found.head == "classification" or self._bundle.spec.metric.name in _OF_CLASSES
         search = Search(self._bench, judge, self._budget, original, before, classes=classes, say=self._say)
         self._search = search
