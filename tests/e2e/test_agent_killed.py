@@ -27,13 +27,15 @@ KILLS = 6
 class KilledAgent:
     """A `wavegate-agent run` process that may be killed and started again."""
 
+    options: tuple[str, ...] = ()
+
     def __init__(self, state: Path) -> None:
         self.state = state
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with (self.state / "agent.log").open("ab") as log:
-            arguments = [command("wavegate-agent"), "run", "--state", str(self.state), "--window-s", "1"]
+            arguments = [command("wavegate-agent"), "run", "--state", str(self.state), "--window-s", "1", *self.options]
             self.process = subprocess.Popen(arguments, stderr=log)
 
     def kill(self) -> None:

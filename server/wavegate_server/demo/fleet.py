@@ -91,7 +91,10 @@ class Fleet:
     def enrol(self, device: DemoDevice) -> None:
         """Register a device, and let its agent redeem the one-time token."""
         place = {"id": device.id, "class": device.hardware_class, "site": device.site}
-        token = self.api.post("/devices", place)["token"]["token"]
+        self.redeem(device, self.api.post("/devices", place)["token"]["token"])
+
+    def redeem(self, device: DemoDevice, token: str) -> None:
+        """Let a device's agent spend an enrolment token."""
         self._call([command("wavegate-agent"), "enroll", "--token", token, "--server", self.url, *self._state(device)])
 
     def start_agent(self, device: DemoDevice) -> None:
