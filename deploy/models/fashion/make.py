@@ -35,6 +35,7 @@ HERE = Path(__file__).resolve().parent
 CACHE = HERE.parent / ".cache" / "fashion"
 STAGES = ("teacher", "original", "bundle")
 SEED = 11
+# reached 90.32 % on the 10,000 test photos, short of the 91 % aimed at
 TEACHER = Plan(steps=540, batch=128, rate=0.1, seed=SEED)
 BUDGET = "size=-93%,speed=5x,drop=1pt"
 TIME_S = 2400.0
