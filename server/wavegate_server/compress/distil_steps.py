@@ -88,12 +88,12 @@ class DistilSteps:
         _, answer = self._bench.cache.step("structures", {**self._key, "texts": digest}, make)
         return [Structure(**each) for each in answer["structures"]]
 
-    def teach(self) -> Path:
-        """The original's answers on the train set, computed once."""
+    def teach(self, seconds: float) -> Path:
+        """The original's answers on the train set, computed once; `seconds` is its time limit."""
 
         def make(folder: Path) -> dict[str, Any]:
             job = {"kind": "teacher", "target": str(folder / "teacher.npy"), **self._choosing()}
-            return self._run(job, self._bench.timeout_s())
+            return self._run(job, seconds)
 
         parts = {**self._key, "model": self._original.digest, "choose": self._bench.splits.choose.digest}
         folder, _ = self._bench.cache.step("teacher", parts, make)

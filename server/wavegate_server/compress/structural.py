@@ -20,7 +20,7 @@ __all__ = ["StructuralStep", "possible", "reach_of_recipes", "why_not"]
 _QUANTISED = 2
 """Recipes tried on each student: those that did best on the original."""
 _SHARE_OF_TIME = 0.6
-"""Of what is left, for one student: the rest is for a second one."""
+"""Of what is left, for the teacher's answers, and again for each student."""
 _LEAST_SECONDS = 20.0
 _MOST_STUDENTS = 4
 _SMALLEST_RECIPE = 0.12
@@ -75,7 +75,7 @@ class StructuralStep:
                 search.notes.append("no smaller structure was tried: no transformer layers or convolutions we know")
                 return
             search.say("asking the teacher about the train set", "", "")
-            teacher = self._steps.teach()
+            teacher = self._steps.teach(_SHARE_OF_TIME * self._left_s())
         except UsageError as error:
             search.notes.append(f"no smaller structure was tried: {error.detail}")
             search.trials.append(Trial("distilled", "", reason=error.detail))
