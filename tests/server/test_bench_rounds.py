@@ -173,7 +173,9 @@ def test_a_device_at_work_is_left_alone(world: BenchWorld) -> None:
 
 
 def test_a_round_waits_for_the_one_before(world: BenchWorld) -> None:
-    first, second = world.queued("small"), world.queued("tiny", wait_s=600)
+    first = world.queued("small")
+    world.clock.forward(seconds=1)
+    second = world.queued("tiny", wait_s=600)
     world.tick()
     assert (world.show(first)["state"], world.show(second)["state"]) == ("running", "queued")
     world.report()
