@@ -1,5 +1,7 @@
 """Who may call what: tokens, roles, cookies and where a change comes from."""
 
+import re
+
 import pytest
 
 from tests.support.api_server import Api
@@ -51,7 +53,7 @@ def test_every_documented_operation_but_three_needs_a_token(api: Api) -> None:
     public = set()
     for path, operations in api.client.get("/api/v1/openapi.json").json()["paths"].items():
         for method, operation in operations.items():
-            url = path.format(device_id="x", model="x", number=1, rollout_id="x", token_id=1, alias="champion")
+            url = re.sub(r"\{\w+\}", "1", path)
             answer = api.client.request(method, url, headers={"Authorization": ""})
             if answer.status_code != 401:
                 public.add(operation["operationId"])

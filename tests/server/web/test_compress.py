@@ -70,7 +70,7 @@ def test_a_version_above_a_limit_is_marked(client: TestClient, shared: Dashboard
 def test_the_form_queues_a_job_and_comes_back_to_it(dashboard: Dashboard) -> None:
     with dashboard.client(Role.PUBLISHER) as publisher:
         page = publisher.get(URL).text
-        assert 'value="size=-70%,drop=2pt"' in page
+        assert 'value="size=-70%,drop=2pt' in page  # and what its SLO promises
         assert '<option value="1" selected>' in page
         answer = publisher.post(
             f"{URL}/compress", data={"version": "2", "budget": "size<=3MB", "class": "pi4", "minutes": "20"}
