@@ -16,7 +16,7 @@ demo: $(VENV)/.run $(JS)  ## run the whole life of a model version on 8 devices 
 	@$(BIN)/wavegate demo $(DEMO_ARGS)
 
 test: setup  ## run the tests (in parallel, then the demo alone), end to end on the embedded broker
-	$(BIN)/python -m pytest -n 3 -m "not serial and not mosquitto and not browser" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 -m "not serial and not slow and not mosquitto and not browser" $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m serial $(PYTEST_ARGS)
 
 setup: $(VENV)/.dev $(JS)  ## install everything development needs into .venv

@@ -22,7 +22,7 @@ from wavegate_server.demo.fleet import DemoDevice, Fleet
 from wavegate_server.demo.processes import Processes
 from wavegate_shared.errors import WavegateError
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(400)]
 
 TREE = Path(__file__).resolve().parents[2] / "deploy" / "models" / "address-match"
 MODEL, CLASS = "address-match", "edge"

@@ -64,6 +64,7 @@ def test_the_scorer_sees_a_broken_file(tmp_path: Path) -> None:
     assert broken.agreement < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_small_case_runs_and_ships_nothing_silently_wrong() -> None:
     """Half a minute alone: eight candidates, each in processes of its own."""

@@ -13,6 +13,7 @@ TIMES = 5.0
 INTERPRETER_BYTES = 130 << 20  # Python, numpy, onnx and ONNX Runtime before any model
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_no_step_needs_more_than_five_times_the_model(tmp_path: Path) -> None:
     ran = steps(tmp_path, width=320)

@@ -91,6 +91,7 @@ def write_resized_bundle(directory: Path) -> Path:
     return directory
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_job_offers_the_smaller_input_with_its_pre_processing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
