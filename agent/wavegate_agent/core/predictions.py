@@ -71,11 +71,23 @@ class PredictionRing:
         return True
 
     def add_older(self, predictions: Iterable[Prediction]) -> None:
-        """Remember what another worker remembered, as older than everything here: what is here leaves last."""
-        newer = list(self._entries.values())
+        """Remember what another worker remembered, in the order in which answers were given.
+
+        What is here only is newer than all of it. But after a revert the other worker's ring goes back to where most of it came
+        from: entries that both hold are taken as the other one has them, labels included, and what is here only and stands
+        before them had left the other ring already: it is older than all of it.
+        """
+        others = list(predictions)
+        versions = {prediction.id: prediction.version for prediction in others}
+        here = list(self._entries.values())
+        shared = [at for at, entry in enumerate(here) if versions.get(entry.id) == entry.version]
+        boundary = shared[-1] + 1 if shared else 0
+        older, newer = (
+            [e for e in part if versions.get(e.id) != e.version] for part in (here[:boundary], here[boundary:])
+        )
         self._entries.clear()
         self._bytes = 0
-        for prediction in (*predictions, *newer):
+        for prediction in (*older, *others, *newer):
             self.add(prediction)
 
     def __contains__(self, request_id: str) -> bool:

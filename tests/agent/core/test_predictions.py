@@ -64,6 +64,21 @@ def test_what_another_worker_remembered_never_pushes_out_what_is_here() -> None:
     assert [(entry.id, entry.version) for entry in ring.entries()] == [("z", 1), ("new", 2), ("both", 2)]
 
 
+def test_after_a_revert_the_newest_answers_are_kept() -> None:
+    """1 served a to c, 2 took over with them and answered d and e, labelled c, and hands all of it back to 1."""
+    first, second = PredictionRing(max_entries=4), PredictionRing(max_entries=4)
+    for name in ("a", "b", "c"):
+        first.add(prediction(name, version=1))
+    second.add_older(decode_ring(encode_ring(first.entries())))
+    for name in ("d", "e"):
+        second.add(prediction(name, version=2))
+    second.label("c", 1)
+    first.add(prediction("late", version=1))  # answered after its ring had gone
+    first.add_older(second.entries())
+    assert [entry.id for entry in first.entries()] == ["c", "d", "e", "late"]
+    assert first.label("c", 1)[1] is False  # counted once, by whoever came first
+
+
 def test_the_ring_travels_with_its_labels() -> None:
     labelled = prediction("a")
     labelled.labelled = True
