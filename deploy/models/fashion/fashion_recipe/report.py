@@ -27,6 +27,7 @@ class Report:
         budget: the job's.
         steps: the teacher was trained for.
         seconds: the job took.
+        cached: steps of it that an earlier run had finished.
         notes: what the search said of the chosen candidate.
     """
 
@@ -39,6 +40,7 @@ class Report:
     budget: str
     steps: int
     seconds: float
+    cached: int
     notes: list[str]
 
     @classmethod
@@ -63,6 +65,7 @@ class Report:
             budget,
             steps,
             result.seconds,
+            result.cached_steps,
             chosen.notes,
         )
 
@@ -89,7 +92,7 @@ Fashion-MNIST's own 10,000 test photos, and the {_UNSEEN:,} of them that no step
 | accuracy, {_UNSEEN:,} unseen | {100 * before["unseen"]:.2f} % | {100 * after["unseen"]:.2f} % | {_points(before, after, "unseen")} |
 
 Milliseconds are of the machine it was made on; the ratio is what carries over. Budget: `{report.budget}`; the job took
-{report.seconds:.0f} s on two shared cores, training of the student included. What the search noted:
+{report.seconds:.0f} s on two shared cores, {report.cached} of its steps found finished. What the search noted:
 
 {notes}
 What a machine checks (`tests/deploy` runs the model on `eval.npz` again):
