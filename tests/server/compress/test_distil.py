@@ -21,7 +21,7 @@ from wavegate_server.core.budget import parse_budget  # noqa: E402
 
 pytestmark = pytest.mark.timeout(300)  # a job starts some twenty processes, and three of them import torch
 
-BUDGET = "size=-60%,drop=8pt"
+BUDGET = "size=-65%,drop=8pt"  # the student meets it quantised only, however fast it is as it is
 STUDENT = "layers2-heads2-ffn32"
 BROKEN = """
 import json, os, signal, sys
@@ -79,7 +79,7 @@ def test_a_smaller_structure_is_distilled_and_quantised_last_and_a_job_goes_on_b
     result = job(bundle, tmp_path / "out", cache, events)
     assert not any(event.detail for event in events)  # the student was found done
     rows = {row.recipe: row for row in result.candidates}
-    assert rows["int8-dynamic-per-tensor"].reason == "misses size=-60%"
+    assert rows["int8-dynamic-per-tensor"].reason == "misses size=-65%"
     assert "as cut" in rows[STUDENT].notes[0]
     assert result.chosen is rows[f"{STUDENT}+int8-dynamic-per-tensor"]
     _check_result(tmp_path / "out", bundle)
