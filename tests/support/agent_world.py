@@ -50,7 +50,7 @@ from wavegate_shared.wire import (
 
 __all__ = ["AgentWorld", "FakeHost", "RunningAgent", "enrolled"]
 
-WAIT_S = 8.0
+WAIT_S = 30.0
 _CHUNK = 1024  # so that small artifacts have many
 
 

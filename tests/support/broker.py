@@ -26,7 +26,7 @@ from wavegate_server.config import Settings
 
 __all__ = ["KINDS", "Client", "Files", "TestAuthority", "broker_settings", "running_broker", "tls_client", "utc"]
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 KINDS = [
     pytest.param("embedded", id="embedded"),
     pytest.param("mosquitto", id="mosquitto", marks=pytest.mark.mosquitto),
