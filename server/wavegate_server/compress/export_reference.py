@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime as ort
 
 from wavegate_server.compress.inputs import load_samples
+from wavegate_server.compress.ort_errors import ORT_ERRORS
 from wavegate_shared.errors import UsageError
 
 __all__ = ["main"]
@@ -29,7 +30,7 @@ def main() -> int:
         answer = _reference(job)
     except UsageError as error:
         answer = {"error": error.code, "detail": error.detail}
-    except Exception as error:  # onnxruntime has a dozen exception types, and each means: this graph does not run
+    except ORT_ERRORS as error:
         answer = {"error": "load_failed", "detail": (str(error).splitlines() or ["?"])[0][:400]}
     print("\n" + json.dumps(answer))
     return 1 if "error" in answer else 0
