@@ -40,6 +40,12 @@ Train = Annotated[
     Path | None,
     typer.Option(exists=True, dir_okay=False, help=f"{_BOTH}: npz like --inputs, with `label`, to distil with."),
 ]
+Pre = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True, dir_okay=False, help=f"{_FILE}: YAML or JSON with operations that make its inputs of --inputs."
+    ),
+]
 Torch = Annotated[
     str,
     typer.Option(
@@ -70,6 +76,7 @@ def import_model(
     name: Name = "",
     out: Out = None,
     train: Train = None,
+    pre: Pre = None,
     torch: Torch = "",
     weights: Weights = None,
     options: Options = "{}",
@@ -82,7 +89,8 @@ def import_model(
 
     The same bundle again gives the version it already is. Of an ONNX file with `--inputs` a bundle is made, here and without
     a server: ready for `wavegate compress` and, after a look, for this command. Without labels it is judged by agreement
-    with the original.
+    with the original. `--pre` declares what devices do with an input before the graph takes it: decode, crop, resize,
+    channels, scale, normalise, transpose, wordpiece.
 
     A torch module is run in a process without network, exported, and compared with its graph on the inputs; it is refused
     when they differ. Its weights are read as data only. The bundle keeps both as its source, so that it can be pruned and
@@ -96,6 +104,10 @@ def import_model(
         return
     if path is not None and torch:
         raise typer.BadParameter("name a file or a torch module, not both", param_hint="--torch")
+    if torch and pre is not None:
+        raise typer.BadParameter(
+            "a torch module is exported on its own inputs: import the ONNX file", param_hint="--pre"
+        )
     if path is None and not torch:
         raise typer.BadParameter("name a bundle, an ONNX file, or a torch module with --torch", param_hint="PATH")
     if path is not None:
@@ -108,7 +120,7 @@ def import_model(
         )
     from wavegate_server.compress.bare import Given
 
-    given = Given(inputs, labels, metric, name, train)
+    given = Given(inputs, labels, metric, name, train, pre)
     if path is not None:
         _bundle_of_file(path, given, out, as_json=as_json)
         return

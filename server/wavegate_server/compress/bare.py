@@ -7,6 +7,7 @@ does not fit is refused with its name. `torch_import` comes here with the graph 
 
 import hashlib
 import re
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from wavegate_server.adapters.bundles import write_bundle
 from wavegate_server.compress import graphs
+from wavegate_server.compress.declared import Declared, read_declared
 from wavegate_server.compress.frameworks import refuse_foreign
 from wavegate_server.compress.inspect import Inspection, inspect_model
 from wavegate_server.compress.measure import probe
@@ -53,6 +55,7 @@ class Given:
             error of a regression.
         name: the model's name; default from the file's.
         train: npz like `inputs`, with `label`: samples to distil with. Those that are judged on are left out.
+        pre: YAML or JSON with the operations that make the graph's inputs of those given; None: they are the graph's own.
     """
 
     inputs: Path
@@ -60,6 +63,7 @@ class Given:
     metric: str = ""
     name: str = ""
     train: Path | None = None
+    pre: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,23 +105,27 @@ def make_bundle(
     model = graphs.upgrade(model)
     found = inspect_model(model)
     notes = [*found.notes, *([f"opset {before} upgraded to {graphs.opset(model)}"] if found.opset != before else [])]
-    arrays, truth = _read(given.inputs, given.labels, found)
+    declared = read_declared(given.pre) if given.pre else Declared()
+    arrays, truth = _read(given.inputs, given.labels, found, declared)
     with tempfile.TemporaryDirectory(prefix="wavegate-bare-") as scratch:
         folder = Path(scratch)
         _save(model, folder / "model.onnx", file)
-        reference, finite = _reference(folder, arrays)
+        for name, path in declared.files.items():
+            shutil.copyfile(path, folder / name)
+        reference, finite = _reference(folder, arrays, declared)
         if not finite:
             raise UsageError("bundle_invalid", "the model gives outputs that are not finite (NaN or infinite)")
         metric, labels = _metric(wanted, truth, reference, found)
         sets = _split(len(labels))
-        value = _write_sets(folder, sets, arrays, labels, metric, reference)
+        value = _write_sets(folder, sets, arrays, labels, metric, reference, declared)
         samples = {each: len(rows) for each, rows in sets.items()}
         if given.train is not None:
-            samples["train"], dropped = _write_train(folder, given.train, found, [arrays[t.name] for t in found.inputs])
+            samples["train"], dropped = _write_train(folder, given.train, found, declared, list(arrays.values()))
             notes += [f"{dropped} training samples left out: they are among those it is judged on"] if dropped else []
         document = _document(_slug(given.name or file.stem), found, arrays, metric, value, reference, truth is None)
         document.update({each: {"file": f"{each}.npz"} for each in samples if each != "golden"})
-        names = ["model.onnx", *(f"{each}.npz" for each in samples)]
+        document.update({"pre": declared.pre} if declared.pre else {})
+        names = ["model.onnx", *(f"{each}.npz" for each in samples), *declared.files]
         if source is not None:
             document["source"] = dict(source)
         write_bundle(out, document, {**{each: folder / each for each in names}, **(source_files or {})})
@@ -149,7 +157,9 @@ def parse_metric(text: str) -> Metric:
     return msgspec.structs.replace(metric, bound=float(match[1]) * share, relative=bool(match[2]))
 
 
-def _read(inputs: Path, labels: Path | None, found: Inspection) -> tuple[dict[str, Array], Array | None]:
+def _read(
+    inputs: Path, labels: Path | None, found: Inspection, declared: Declared
+) -> tuple[dict[str, Array], Array | None]:
     given = read_arrays(inputs)
     truth = given.pop("label", None)
     if labels is not None:
@@ -158,16 +168,22 @@ def _read(inputs: Path, labels: Path | None, found: Inspection) -> tuple[dict[st
         if truth is None:
             raise UsageError("bundle_invalid", f"{labels.name} holds no array called label")
     arrays = {name.removeprefix("input."): array for name, array in given.items()}
-    wanted = [tensor.name for tensor in found.inputs]
+    wanted = declared.inputs([tensor.name for tensor in found.inputs])
     if "" in arrays:
         arrays = {wanted[0]: arrays[""]} if len(wanted) == 1 else arrays
     if set(arrays) != set(wanted):
-        raise UsageError("bundle_invalid", f"the graph takes {sorted(wanted)}, {inputs.name} has {sorted(arrays)}")
+        who = "the operations and the graph take" if declared.pre else "the graph takes"
+        raise UsageError("bundle_invalid", f"{who} {sorted(wanted)}, {inputs.name} has {sorted(arrays)}")
     counts = {len(array) for array in arrays.values()} | ({len(truth)} if truth is not None else set())
     if len(counts) != 1 or counts == {0}:
         raise UsageError("bundle_invalid", f"inputs and labels differ in length: {sorted(counts)} samples")
+    graphs_own = arrays
+    if declared.pre:
+        graphs_own = declared.first({name: array[:1] for name, array in arrays.items()}, inputs.name)
     for tensor in found.inputs:
-        _check(tensor.name, tensor.dtype, tensor.shape, arrays)
+        if tensor.name not in graphs_own:
+            raise UsageError("bundle_invalid", f"no operation makes the graph's input {tensor.name}")
+        _check(tensor.name, tensor.dtype, tensor.shape, graphs_own)
     return {name: arrays[name] for name in wanted}, truth
 
 
@@ -205,12 +221,12 @@ def _save(model: onnx.ModelProto, target: Path, file: Path) -> None:
     graphs.save(model, target)
 
 
-def _reference(folder: Path, arrays: dict[str, Array]) -> tuple[Array, bool]:
+def _reference(folder: Path, arrays: dict[str, Array], declared: Declared) -> tuple[Array, bool]:
     """The original's first output on every sample, (n, k), shorter ones padded with NaN; and whether all were finite."""
     samples = folder / "all.npz"
     np.savez(samples, allow_pickle=False, **{f"input.{name}": array for name, array in arrays.items()})
     job = {"kind": "score", "model": str(folder / "model.onnx"), "samples": str(samples), "rows": None}
-    more = {"directory": str(folder), "pre": [], "outputs": str(folder / "outputs.npz")}
+    more = {"directory": str(folder), "pre": declared.pre, "outputs": str(folder / "outputs.npz")}
     answer = probe({**job, **more, "metric": {"name": "agreement"}})
     with np.load(folder / "outputs.npz", allow_pickle=False) as archive:
         return archive["outputs"], bool(answer["outputs_finite"])
@@ -250,7 +266,13 @@ def _split(samples: int) -> dict[str, Array]:
 
 
 def _write_sets(
-    folder: Path, sets: dict[str, Array], arrays: dict[str, Array], labels: Array, metric: Metric, reference: Array
+    folder: Path,
+    sets: dict[str, Array],
+    arrays: dict[str, Array],
+    labels: Array,
+    metric: Metric,
+    reference: Array,
+    declared: Declared,
 ) -> float:
     """Write the sets; gives the original's value on the golden one."""
     for each, rows in sets.items():
@@ -261,19 +283,22 @@ def _write_sets(
             held["reference"] = reference[rows].astype(np.float32)
         np.savez(folder / f"{each}.npz", allow_pickle=False, **held)
     job = {"kind": "score", "model": str(folder / "model.onnx"), "samples": str(folder / "golden.npz"), "rows": None}
-    answer = probe({**job, "directory": str(folder), "pre": [], "metric": msgspec.to_builtins(metric)})
+    place = {"directory": str(folder), "pre": declared.pre}
+    answer = probe({**job, **place, "metric": msgspec.to_builtins(metric)})
     return float(answer["value"])
 
 
-def _write_train(folder: Path, train: Path, found: Inspection, judged: list[Array]) -> tuple[int, int]:
+def _write_train(
+    folder: Path, train: Path, found: Inspection, declared: Declared, judged: list[Array]
+) -> tuple[int, int]:
     """Write the training set without samples that are judged on; gives how many were kept and how many left out."""
-    arrays, labels = _read(train, None, found)
+    arrays, labels = _read(train, None, found, declared)
     if labels is None:
         raise UsageError("bundle_invalid", f"{train.name} holds no array called label: training needs labels")
     if labels.dtype.kind not in "iufb" or not np.isfinite(labels).all():
         raise UsageError("bundle_invalid", f"{train.name}: labels must be finite numbers")
     seen = set(_digests(judged))
-    kept = np.array([digest not in seen for digest in _digests([arrays[t.name] for t in found.inputs])])
+    kept = np.array([digest not in seen for digest in _digests(list(arrays.values()))])
     if not kept.any():
         raise UsageError("bundle_invalid", f"{train.name} holds only samples that the model is judged on")
     held = {f"input.{name}": array[kept] for name, array in arrays.items()}
@@ -302,7 +327,7 @@ def _document(
         "family": found.family,
         "model_file": "model.onnx",
         "inputs": [
-            {"name": tensor, "datatype": _OIP.get(str(array.dtype), "FP32"), "shape": [-1, *array.shape[1:]]}
+            {"name": tensor, "datatype": _datatype(array), "shape": [-1, *array.shape[1:]]}
             for tensor, array in arrays.items()
         ],
         "outputs": [
@@ -312,6 +337,10 @@ def _document(
         "metric": {"name": metric.name, "unit": metric.unit, "direction": str(metric.direction), **bound},
         "golden": {"file": "golden.npz", **limit},
     }
+
+
+def _datatype(array: Array) -> str:
+    return "BYTES" if array.dtype.kind in "US" else _OIP.get(str(array.dtype), "FP32")
 
 
 def _slug(text: str) -> str:
