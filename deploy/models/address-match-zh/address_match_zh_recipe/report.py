@@ -129,10 +129,8 @@ is {100 * report.golden_accuracy:.2f} %, the floor is {100 * report.floor:.2f} %
 of the test counties that stay on the server; the compressor judges its candidates by them. `traffic.jsonl` beside the
 bundle: 1,000 more test pairs with label and kind, to send to a device.
 
-Trained from random weights on {report.train_pairs:,} pairs, {report.steps} steps of {report.batch}: about a minute of one core. The loss was
-still falling at the end, and other buildings, written in the most different ways, are where it is weakest; a longer
-training was not tried. The shipped weights were trained before one fault of `net.py` was mended (padding leaked into
-the last character); all figures are of the mended graph, and a new training will give slightly different ones.
+Trained from random weights on {report.train_pairs:,} pairs, {report.steps:,} steps of {report.batch}. Other buildings, written in the most different
+ways, are where it is weakest.
 """
 
 
