@@ -58,7 +58,14 @@ def steps(folder: Path, *, width: int = 1024) -> "Sequence[tuple[str, Ran]]":
     for recipe in RECIPES:
         target = folder / f"{recipe}.onnx"
         job = {"recipe": recipe, "source": str(base), "target": str(target), "float_nodes": [], "samples": 8}
-        done.append((recipe, _child("quantise", {**job, **samples, "calib": samples["samples"]})))
+        done.append(
+            (
+                recipe,
+                _child(
+                    "quantise", {**job, **samples, "calib": samples["samples"], "ranges": str(folder / "ranges.json")}
+                ),
+            )
+        )
     for name, file in (("score_original", original), ("score_result", folder / f"{RECIPES[1]}.onnx")):
         job = {"kind": "score", "model": str(file), "metric": {"name": "agreement"}, "outputs": None}
         done.append((name, _child("probe", {**job, **samples})))

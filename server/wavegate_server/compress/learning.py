@@ -28,6 +28,8 @@ _FIRST_CHECK = 0.4
 _WARM_UP = 0.08
 _REPORT_EVERY = 20
 _GOOD_IN_A_ROW = 2
+_COOL_DOWN = 0.15
+"""Share of a training that follows once the goal is reached, its rate falling to zero: the last steps gain the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,19 +159,19 @@ def fit(
     kept = _Best(module, check, plan.goal)
     lesson = _Lesson(module, teacher, labels, plan if labels is not None else replace(plan, alpha=1.0))
     epoch = max(1, sum(-(-len(each.rows) // plan.batch) for each in groups))
-    started, running, stopped, step = time.monotonic(), 0.0, "steps", 0
+    schedule, running, stopped, step = _Schedule(plan), 0.0, "steps", 0
     for step, (rows, feed) in enumerate(_shuffled(groups, plan), 1):
-        done = max((step - 1) / plan.steps, (time.monotonic() - started) / plan.seconds)
-        if done >= 1:
+        done = schedule.done(step)
+        if done >= schedule.ends:
             stopped = "time"
             break
-        running += (lesson.step(rows, feed, plan.rate * _ramp(done)) - running) / min(step, 50)
+        running += (lesson.step(rows, feed, schedule.rate(done)) - running) / min(step, 50)
         if step % _REPORT_EVERY == 0:
             report(Progress(step, plan.steps, 1 + step // epoch, running, kept.drop))
         if kept.due(done) and kept.look():
-            stopped = "budget"
-            break
-    return Trained(step, running, kept.end(), stopped, time.monotonic() - started)
+            schedule.cool(done)
+    stopped = "budget" if schedule.cooling else stopped
+    return Trained(step, running, kept.end(), stopped, schedule.seconds())
 
 
 def _without_dropout(module: Any) -> None:
@@ -177,6 +179,36 @@ def _without_dropout(module: Any) -> None:
     for part in module.modules():
         if isinstance(part, nn.Dropout):
             part.p = 0.0
+
+
+class _Schedule:
+    """How far a training is, in 0..1 by steps or time, whichever is further; its rate there; and when it ends."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._started = plan, time.monotonic()
+        self._cools: float | None = None
+        self.ends = 1.0
+
+    @property
+    def cooling(self) -> bool:
+        return self._cools is not None
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def done(self, step: int) -> float:
+        return max((step - 1) / self._plan.steps, self.seconds() / self._plan.seconds)
+
+    def rate(self, done: float) -> float:
+        """A linear warm-up, then a linear decay to zero at the end; a steeper one once it cools."""
+        if self._cools is None or self.ends == 1.0:
+            return self._plan.rate * _ramp(done)
+        return self._plan.rate * _ramp(self._cools) * max(0.0, self.ends - done) / (self.ends - self._cools)
+
+    def cool(self, done: float) -> None:
+        """The goal is reached: end soon."""
+        if self._cools is None:
+            self._cools, self.ends = done, min(1.0, done + _COOL_DOWN)
 
 
 class _Best:

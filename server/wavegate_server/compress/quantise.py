@@ -1,13 +1,14 @@
 """The subprocess that applies one recipe: `python -m wavegate_server.compress.quantise`.
 
 Job: {"recipe", "source", "target", "calib": npz, "directory", "pre", "rows": [..] or null,
-     "float_nodes": [names], "samples": n}
+     "float_nodes": [names], "samples": n, "ranges": where calibrated ranges are kept or found}
     -> {"notes": [what was done otherwise than asked], "plan": {node: precision}}
 The source is what `prepare` wrote: named nodes, no stale shapes. Known faults of the quantiser are answered here: one scale
 a tensor where per-channel crashes, min-max where histograms cannot work.
 """
 
 import contextlib
+import inspect
 import json
 import logging
 import sys
@@ -26,7 +27,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from wavegate_server.compress import graphs
+from wavegate_server.compress import bias, graphs
 from wavegate_server.compress.inputs import Feed, load_samples
 from wavegate_server.compress.magnitude import UNCHANGED, prune
 from wavegate_server.compress.recipes import Recipe, named
@@ -43,6 +44,7 @@ _METHODS = {
     "percentile": CalibrationMethod.Percentile,
 }
 _HISTOGRAM_SAMPLES = 32
+_KEEPS_RANGES = "calibration_cache_path" in inspect.signature(quantize_static).parameters
 _OUTPUT_SHARE = 0.1
 
 
@@ -84,7 +86,7 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         samples = load_samples(Path(job["calib"]), job["pre"], Path(job["directory"]))
         feeds = (samples if job["rows"] is None else samples.rows(job["rows"])).feeds[: job["samples"]]
     source, target = Path(job["source"]), Path(job["target"])
-    return apply(recipe, source, target, feeds, float_nodes=job["float_nodes"])
+    return apply(recipe, source, target, feeds, float_nodes=job["float_nodes"], ranges=Path(job["ranges"]))
 
 
 def apply(
@@ -98,7 +100,7 @@ def apply(
 ) -> dict[str, Any]:
     """Write the candidate; gives the notes and the precision of each weighted node. `feeds` calibrate static recipes.
 
-    `ranges` keeps the calibrated ranges for the next call on the same source and recipe.
+    `ranges` keeps the calibrated ranges for the next call on the same source and recipe, whatever is left float.
     """
     model = graphs.load(source)
     kept = [*float_nodes, *_small_output_layer(model, recipe)]
@@ -129,6 +131,8 @@ def apply(
                 recipe, source, target, kept, per_channel=per_channel, method=method, feeds=wanted, ranges=ranges
             ),
         )
+        corrected = bias.correct(source, target, wanted)
+        notes += [f"biases of {corrected} layers corrected for what rounding shifts"] if corrected else []
     return {"notes": notes, "plan": _plan(source, recipe, kept)}
 
 
@@ -205,7 +209,7 @@ def _static(
         nodes_to_exclude=list(kept),
         calibrate_method=_METHODS[method],
         extra_options={"MatMulConstBOnly": True, "ActivationSymmetric": recipe.activations == "int8"},
-        **({"calibration_cache_path": ranges} if ranges else {}),
+        **({"calibration_cache_path": ranges} if ranges and _KEEPS_RANGES else {}),
     )
 
 

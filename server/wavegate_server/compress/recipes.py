@@ -6,10 +6,12 @@ measurement beside the original decides. docs/compression.md has what each gave.
 
 from dataclasses import dataclass, field
 
-__all__ = ["RECIPES", "Facts", "Planned", "Recipe", "named", "plan"]
+__all__ = ["ACTIVATIONS", "RECIPES", "Facts", "Planned", "Recipe", "named", "plan"]
 
 _DENSE = ("MatMul", "Gemm")
-_CONV = ("Conv", "Gemm")
+ACTIVATIONS = ("Relu", "Clip")
+"""Quantised with the convolution before them: its range is then that of what comes out of them, not of what they cut off."""
+_CONV = ("Conv", "Gemm", *ACTIVATIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "int8-static-matmul",
         "static",
-        (*_DENSE, "Gather"),
+        (*_DENSE, "Gather", *ACTIVATIONS),
         frozenset({"transformer", "mlp"}),
         "calibrated int8 for weighted products only; attention, norms and softmax stay float",
     ),
@@ -101,7 +103,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "int8-static-whole",
         "static",
-        (*_CONV, "Add", "Mul", "MaxPool", "AveragePool", "GlobalAveragePool", "Relu", "Clip", "Flatten", "Reshape"),
+        (*_CONV, "Add", "Mul", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten", "Reshape"),
         _CLASSIC,
         "int8 from end to end, so that residual sums need no round trip through float",
     ),
@@ -182,8 +184,9 @@ def _against(recipe: Recipe, facts: Facts) -> str:
         if recipe.method == "static" and facts.family == "transformer":
             return "static int8 of more than the weighted products ruins transformers"
         return f"not for the family {facts.family}"
-    if recipe.ops and facts.operators and not facts.operators.intersection(recipe.ops):
-        return f"no {' or '.join(recipe.ops)} in the graph"
+    products = [op for op in recipe.ops if op not in ACTIVATIONS]
+    if products and facts.operators and not facts.operators.intersection(products):
+        return f"no {' or '.join(products)} in the graph"
     if recipe.calibration != "minmax" and not facts.fixed_shapes:
         return "histogram calibration needs inputs of one shape; min-max is as good"
     return ""

@@ -3,10 +3,11 @@
 One `Search` holds what was tried so far; `job` runs it, `structural` adds students to it, `verdicts` judges what it found.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wavegate_server.compress.judge import Judge
 from wavegate_server.compress.magnitude import UNCHANGED, is_pruned
@@ -23,6 +24,10 @@ Say = Callable[[str, str, str], None]
 RACE_BYTES = 1 << 30
 _SCAN_SECONDS = 120.0
 _KEEP_FLOAT = (1, 2, 3, 5, 8)
+_FIRST_FLOAT = (3, 4)
+"""Blocks at the start of a convolutional net: often the culprits, and together, so that int8 and float meet only once."""
+_NEAR = 1.15
+"""Costs this close are alike: of such candidates the one that loses least is repaired."""
 _DEFAULT_GOAL = 0.01
 _FIRST_RACE, _LAST_RACE = (4, 20.0), (12, 45.0)
 """Rounds, and seconds after which no further round begins."""
@@ -145,12 +150,14 @@ class Search:
             return "not tried: the size asked for needs a smaller structure, and there is one to distil"
         return ""
 
-    def attempt(self, recipe: str, base: Made, *, kept: Sequence[str] = (), name: str = "") -> Trial:
-        """A recipe on a graph, compared with the original."""
+    def attempt(
+        self, recipe: str, base: Made, *, kept: Sequence[str] = (), name: str = "", whole: Made | None = None
+    ) -> Trial:
+        """A recipe on a graph, compared with the original; `whole` is the same without nodes that are kept float."""
         trial = Trial(name or recipe, recipe, base)
         try:
             self.say("quantising", trial.name, "")
-            trial.made = self.bench.make(recipe, base, list(kept), trial.name)
+            trial.made = self.bench.make(recipe, base, list(kept), trial.name, whole)
         except UsageError as error:
             trial.reason = error.detail
             return trial
@@ -250,12 +257,14 @@ class Search:
 
     # --- repair ---------------------------------------------------------------------------------------------------------
     def repair(self, trials: Sequence[Trial]) -> list[Trial]:
-        """The best candidate that loses too much, again with its most sensitive blocks left float."""
+        """The most promising candidate that loses too much, again with its most sensitive blocks left float."""
         goal = self.goal()
         order = sorted((trial for trial in trials if trial.runs), key=self.cost)
         good = next((self.cost(t) for t in order if self.fits(t) and t.drop <= goal), float("inf"))
-        lossy = (t for t in order if t.drop > goal and self.cost(t) < good and t.recipe)
-        worst = next((t for t in lossy if named(t.recipe).method in ("static", "dynamic")), None)
+        lossy = [t for t in order if t.drop > goal and self.cost(t) < good and t.recipe]
+        lossy = [t for t in lossy if named(t.recipe).method in ("static", "dynamic")]
+        near = (t for t in lossy if self.cost(t) <= _NEAR * self.cost(lossy[0]))
+        worst = min(near, key=lambda trial: trial.drop, default=None)
         if worst is None or worst.base is None:
             return []
         self.say("ranking blocks by output error", worst.name, "")
@@ -266,9 +275,21 @@ class Search:
             self.notes.append(f"{worst.name} was not repaired: {error.detail}")
             return []
         repaired: list[Trial] = []
-        for count in (k for k in _KEEP_FLOAT if k <= len(ranking)):
-            kept = [name for block in ranking[:count] for name in block["nodes"]]
-            repaired.append(self.attempt(worst.recipe, worst.base, kept=kept, name=f"{worst.name}-keep{count}"))
+        for name, blocks in _to_keep(ranking, convolutional="Conv" in named(worst.recipe).ops):
+            kept = [node for block in blocks for node in block["nodes"]]
+            repaired.append(
+                self.attempt(worst.recipe, worst.base, kept=kept, name=f"{worst.name}-{name}", whole=worst.made)
+            )
             if repaired[-1].drop <= goal:
                 break
         return repaired
+
+
+def _to_keep(
+    ranking: Sequence[dict[str, Any]], *, convolutional: bool
+) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
+    """What to leave float, cheapest first: the start of a convolutional net, then the most sensitive blocks."""
+    for count in (k for k in _FIRST_FLOAT if convolutional and 2 * k <= len(ranking)):
+        yield f"first{count}", [block for block in ranking if block["at"] < count]
+    for count in (k for k in _KEEP_FLOAT if k <= len(ranking)):
+        yield f"keep{count}", ranking[:count]

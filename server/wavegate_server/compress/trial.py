@@ -159,14 +159,18 @@ class Workbench:
         folder, answer = self.cache.step("base", {**parts, "slim": _has_slim()}, make)
         return Made("base", folder / "base.onnx", answer["sha256"], answer["notes"], front=original.front)
 
-    def make(self, recipe: str, base: Made, float_nodes: list[str], name: str) -> Made:
-        """The candidate of a recipe, with these nodes left float. Raises UsageError: why there is none."""
+    def make(self, recipe: str, base: Made, float_nodes: list[str], name: str, whole: Made | None = None) -> Made:
+        """The candidate of a recipe, with these nodes left float. Raises UsageError: why there is none.
+
+        `whole`: the same recipe with none left float, whose calibrated ranges are used again.
+        """
         calib, front = self.splits.calib, self.front_of(base)
         job = {"recipe": recipe, "float_nodes": float_nodes, "samples": self._calibration}
 
         def make(folder: Path) -> dict[str, Any]:
             more = {"source": str(base.path), "target": str(folder / "model.onnx"), "calib": str(calib.file)}
-            place = {**front.place(), "rows": calib.rows}
+            ranges = (whole.path.parent if whole else folder) / "ranges.json"
+            place = {**front.place(), "rows": calib.rows, "ranges": str(ranges)}
             answer = run_child(f"{_PACKAGE}.quantise", {**job, **more, **place}, timeout_s=self.timeout_s())
             return {**answer, "sha256": file_sha256(folder / "model.onnx")}
 

@@ -1,5 +1,6 @@
 """One student, made in this process: better than what was only cut, stopped early within the budget, and bad train sets refused."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,11 @@ def job(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
         spec = opened.spec
     common: dict[str, Any] = {"directory": str(bundle), "pre": spec.pre, "train": "train.npz", "inputs": list(INPUTS)}
     source = {"factory": spec.source.factory, "weights": spec.source.weights, "options": spec.source.options}  # type: ignore[union-attr]
-    common |= {"source": source, "threads": 1, "texts": [str(bundle / "train.npz"), str(bundle / "calib.npz")]}
+    common |= {
+        "source": source,
+        "threads": 1,
+        "texts": [str(bundle / "train.npz"), str(bundle / "calib.npz")],
+    }
     student.teach({**common, "target": str(folder / "teacher.npy")}, print)
     metric = {"name": "accuracy", "unit": "share", "direction": "up"}
     choose = {"samples": str(bundle / "calib.npz"), "rows": None, "directory": str(bundle), "pre": spec.pre}
@@ -139,3 +144,21 @@ def test_numbers_are_distilled_by_their_squared_difference() -> None:
     before = check(net).drop
     after = learning.fit(net, groups, wanted, wanted, plan, check, lambda _: None)
     assert after.best.drop < before / 10
+
+
+def test_a_training_that_reached_its_goal_cools_down_and_ends() -> None:
+    x = np.random.default_rng(1).normal(size=(64, 4)).astype(np.float32)
+    net = torch.nn.Linear(4, 2)
+    plan = learning.Plan(steps=100, batch=16, rate=1e-2, goal=0.5)
+    groups = learning.group([{"x": row[None]} for row in x])
+    weights: list[Any] = []
+
+    def check(module: Any) -> learning.Check:
+        weights.append(module.weight.detach().clone())
+        return learning.Check(0.0, 1 / len(weights))
+
+    done = learning.fit(net, groups, x[:, :2].copy(), None, plan, check, lambda _: None)
+    assert done.stopped == "budget"
+    assert 55 <= done.steps <= 70  # the second good check in a row, and 15 of 100 steps
+    change = [float((b - a).abs().max()) for a, b in pairwise(weights)]
+    assert change[-1] < change[0] / 2  # the rate has fallen
