@@ -81,7 +81,7 @@ def test_a_vocabulary_is_taken_along(tmp_path: Path) -> None:
         helper.make_node("Mul", ["e", "m3"], ["masked"]),
         helper.make_node("ReduceSum", ["masked", "axes"], ["y"], keepdims=0),
     ]
-    tensors = {"table": table, "axes": axes, "last": np.array([2], np.int64)}
+    tensors: dict[str, np.ndarray] = {"table": table, "axes": axes, "last": np.array([2], np.int64)}
     onnx.save(model_of(nodes, [ids, mask], [out], tensors), str(tmp_path / "net.onnx"))
     (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c", "d"]))
     wanted = {"input_ids": "INT64", "attention_mask": "INT64"}
