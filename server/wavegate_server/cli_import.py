@@ -102,6 +102,21 @@ def import_model(
     if not bare and path is not None:
         _send(context, path, unchecked=unchecked, as_json=as_json)
         return
+    inputs = _checked(path, torch, inputs, pre)
+    from wavegate_server.compress.bare import Given
+
+    given = Given(inputs, labels, metric, name, train, pre)
+    if path is not None:
+        _bundle_of_file(path, given, out, as_json=as_json)
+        return
+    if weights is None:
+        raise typer.BadParameter("name the module's weights with --weights FILE", param_hint="--weights")
+    module = _module(torch, weights, options, opset, outputs, dynamic)
+    _bundle_of_module(module, given, out, as_json=as_json)
+
+
+def _checked(path: Path | None, torch: str, inputs: Path | None, pre: Path | None) -> Path:
+    """The inputs of a bare model, once what was named goes together."""
     if path is not None and torch:
         raise typer.BadParameter("name a file or a torch module, not both", param_hint="--torch")
     if torch and pre is not None:
@@ -118,16 +133,7 @@ def import_model(
         raise typer.BadParameter(
             "a model alone is not enough: name its inputs with --inputs X.npz", param_hint="--inputs"
         )
-    from wavegate_server.compress.bare import Given
-
-    given = Given(inputs, labels, metric, name, train, pre)
-    if path is not None:
-        _bundle_of_file(path, given, out, as_json=as_json)
-        return
-    if weights is None:
-        raise typer.BadParameter("name the module's weights with --weights FILE", param_hint="--weights")
-    module = _module(torch, weights, options, opset, outputs, dynamic)
-    _bundle_of_module(module, given, out, as_json=as_json)
+    return inputs
 
 
 def _is_model(path: Path) -> bool:
