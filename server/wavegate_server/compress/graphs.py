@@ -3,6 +3,7 @@
 Weights beside the file are taken along only from the file's own folder. Inspection never loads them.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,7 @@ __all__ = [
     "strip_shapes",
     "upgrade",
     "weight_of",
+    "weight_shares",
     "weighted_nodes",
 ]
 
@@ -160,6 +162,13 @@ def weighted_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Nodes of the main graph that hold weights, in the graph's order."""
     constants = constants_of(model.graph)
     return [node for node in model.graph.node if weight_of(node, constants) is not None]
+
+
+def weight_shares(model: onnx.ModelProto) -> dict[str, float]:
+    """The share of all weights that each weighted node holds, by its name."""
+    constants = constants_of(model.graph)
+    sizes = {n.name: math.prod(w.dims) for n in model.graph.node if (w := weight_of(n, constants)) is not None}
+    return {name: size / max(sum(sizes.values()), 1) for name, size in sizes.items()}
 
 
 def output_layer(model: onnx.ModelProto) -> list[str]:

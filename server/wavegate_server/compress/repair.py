@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
@@ -60,7 +59,7 @@ def _scan(job: dict[str, Any]) -> dict[str, Any]:
     feeds = _feeds(job, "choose")[:_SCAN_SAMPLES]
     wanted = _outputs(source, feeds)
     model = graphs.load(source)
-    shares = _shares(model)
+    shares = graphs.weight_shares(model)
     ops = (set(recipe.ops) if recipe.method != "nbits" else {"MatMul", "Gather"}) - set(ACTIVATIONS)
     kinds = {node.name: node.op_type for node in model.graph.node}
     groups = [names for group in graphs.segments(model) if (names := [n for n in group if kinds[n] in ops])]
@@ -86,13 +85,6 @@ def _worth(block: dict[str, Any], full: float) -> float:
     if not math.isfinite(full):
         return float(block["error"])
     return float((block["error"] - full) / (block["share"] + _FREE_SHARE))
-
-
-def _shares(model: onnx.ModelProto) -> dict[str, float]:
-    """Each weighted node's share of all weights."""
-    constants = graphs.constants_of(model.graph)
-    sizes = {n.name: math.prod(w.dims) for n in model.graph.node if (w := graphs.weight_of(n, constants)) is not None}
-    return {name: size / max(sum(sizes.values()), 1) for name, size in sizes.items()}
 
 
 def _cheap(recipe: Recipe) -> Recipe:
