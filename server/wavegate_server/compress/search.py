@@ -27,7 +27,7 @@ _KEEP_FLOAT = (1, 2, 3, 5, 8)
 _FIRST_FLOAT = (3, 4)
 """Blocks at the start of a convolutional net: often the culprits, and together, so that int8 and float meet only once."""
 _NEAR = 1.15
-"""Costs this close are alike: of such candidates the one that loses least is repaired."""
+"""Costs this close are alike: of such candidates the one that loses least is repaired, and none where one is good already."""
 _DEFAULT_GOAL = 0.01
 _FIRST_RACE, _LAST_RACE = (4, 20.0), (12, 45.0)
 """Rounds, and seconds after which no further round begins."""
@@ -261,7 +261,7 @@ class Search:
         goal = self.goal()
         order = sorted((trial for trial in trials if trial.runs), key=self.cost)
         good = next((self.cost(t) for t in order if self.fits(t) and t.drop <= goal), float("inf"))
-        lossy = [t for t in order if t.drop > goal and self.cost(t) < good and t.recipe]
+        lossy = [t for t in order if t.drop > goal and _NEAR * self.cost(t) < good and t.recipe]
         lossy = [t for t in lossy if named(t.recipe).method in ("static", "dynamic")]
         near = (t for t in lossy if self.cost(t) <= _NEAR * self.cost(lossy[0]))
         worst = min(near, key=lambda trial: trial.drop, default=None)
