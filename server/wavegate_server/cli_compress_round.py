@@ -64,10 +64,10 @@ class ApiRound:
                 _say(view, tell)
                 time.sleep(_POLL_S)
                 view = client.get(path)
-        except BaseException:
-            with suppress(Refused, TransferError):
-                client.change("POST", f"{path}/cancel", path)
-            raise
+        finally:
+            if view["finished_at"] is None:  # interrupted, late or cut off
+                with suppress(Refused, TransferError):
+                    client.change("POST", f"{path}/cancel", path)
         return read_round(view)
 
     def _ask(self, client: Client, original: Path, candidates: Mapping[str, Path]) -> dict[str, Any]:

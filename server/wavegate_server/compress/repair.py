@@ -29,7 +29,7 @@ from wavegate_server.compress.quantise import FAULTS, apply
 from wavegate_server.compress.recipes import ACTIVATIONS, Recipe, named
 from wavegate_shared.errors import UsageError
 
-__all__ = ["main"]
+__all__ = ["main", "worth"]
 
 _SCAN_SAMPLES = 48
 _CALIB_SAMPLES = 24
@@ -77,10 +77,10 @@ def _scan(job: dict[str, Any]) -> dict[str, Any]:
             share = sum(shares.get(name, 0.0) for name in names)
             ranking.append({"nodes": names, "at": at, "error": error(names), "share": share})
     done = len(ranking) == len(groups)
-    return {"full_error": full, "ranking": sorted(ranking, key=lambda each: _worth(each, full)), "complete": done}
+    return {"full_error": full, "ranking": sorted(ranking, key=lambda each: worth(each, full)), "complete": done}
 
 
-def _worth(block: dict[str, Any], full: float) -> float:
+def worth(block: dict[str, Any], full: float) -> float:
     """Error that a block left float takes away, for what it costs; the best is the smallest."""
     if not math.isfinite(full):
         return float(block["error"])

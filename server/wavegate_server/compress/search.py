@@ -17,7 +17,7 @@ from wavegate_server.compress.trial import Made, Scored, Workbench, against
 from wavegate_server.core.budget import BudgetItem, allowed_drop
 from wavegate_shared.errors import UsageError
 
-__all__ = ["Say", "Search", "Trial"]
+__all__ = ["Say", "Search", "Trial", "to_keep", "to_repair"]
 
 Say = Callable[[str, str, str], None]
 """Told stage, candidate and detail."""
@@ -259,12 +259,7 @@ class Search:
     def repair(self, trials: Sequence[Trial]) -> list[Trial]:
         """The most promising candidate that loses too much, again with its most sensitive blocks left float."""
         goal = self.goal()
-        order = sorted((trial for trial in trials if trial.runs), key=self.cost)
-        good = next((self.cost(t) for t in order if self.fits(t) and t.drop <= goal), float("inf"))
-        lossy = [t for t in order if t.drop > goal and _NEAR * self.cost(t) < good and t.recipe]
-        lossy = [t for t in lossy if named(t.recipe).method in ("static", "dynamic")]
-        near = (t for t in lossy if self.cost(t) <= _NEAR * self.cost(lossy[0]))
-        worst = min(near, key=lambda trial: trial.drop, default=None)
+        worst = to_repair(trials, goal, cost=self.cost, fits=self.fits)
         if worst is None or worst.base is None:
             return []
         self.say("ranking blocks by output error", worst.name, "")
@@ -275,7 +270,7 @@ class Search:
             self.notes.append(f"{worst.name} was not repaired: {error.detail}")
             return []
         repaired: list[Trial] = []
-        for name, blocks in _to_keep(ranking, convolutional="Conv" in named(worst.recipe).ops):
+        for name, blocks in to_keep(ranking, convolutional="Conv" in named(worst.recipe).ops):
             kept = [node for block in blocks for node in block["nodes"]]
             repaired.append(
                 self.attempt(worst.recipe, worst.base, kept=kept, name=f"{worst.name}-{name}", whole=worst.made)
@@ -285,7 +280,19 @@ class Search:
         return repaired
 
 
-def _to_keep(
+def to_repair(
+    trials: Sequence[Trial], goal: float, *, cost: Callable[[Trial], float], fits: Callable[[Trial], bool]
+) -> Trial | None:
+    """Of the candidates that lose more than `goal`, the one to repair: the cheapest, and among such as cheap the least lossy."""
+    order = sorted((trial for trial in trials if trial.runs), key=cost)
+    good = next((cost(t) for t in order if fits(t) and t.drop <= goal), float("inf"))
+    lossy = [t for t in order if t.drop > goal and _NEAR * cost(t) < good and t.recipe]
+    lossy = [t for t in lossy if named(t.recipe).method in ("static", "dynamic")]
+    near = (t for t in lossy if cost(t) <= _NEAR * cost(lossy[0]))
+    return min(near, key=lambda trial: trial.drop, default=None)
+
+
+def to_keep(
     ranking: Sequence[dict[str, Any]], *, convolutional: bool
 ) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
     """What to leave float, cheapest first: the start of a convolutional net, then the most sensitive blocks."""

@@ -5,7 +5,7 @@ not become a way to pass. What misses size or speed whatever its metric is, and 
 few hundred samples: its row is for the reader, and cannot become an answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from wavegate_server.compress.judge import FIRST_LEVEL, Judge
@@ -13,7 +13,7 @@ from wavegate_server.compress.report import Candidate
 from wavegate_server.compress.search import Search, Trial
 from wavegate_server.compress.splits import Split
 
-__all__ = ["Verdicts", "judged"]
+__all__ = ["Verdicts", "judged", "judging_order"]
 
 FEW = 300
 """Samples for a row that cannot win."""
@@ -35,7 +35,7 @@ class Verdicts:
         """A row for each trial, in the order tried."""
         search = self._search
         runnable = [(trial, search.fits(trial)) for trial in search.trials if trial.runs]
-        order = sorted(runnable, key=lambda p: (not p[1], *self._doubts(p[0]), search.cost(p[0])))
+        order = judging_order(runnable, allowed=search.allowed(), goal=search.goal(), cost=search.cost)
         done: dict[str, Candidate] = {}
         for number, (trial, fits) in enumerate(order):
             search.say("judging on samples not used before", trial.name, "")
@@ -53,10 +53,6 @@ class Verdicts:
             )
         rows = [done.get(trial.name) or Candidate.failed(trial.name, trial.reason) for trial in search.trials]
         return [search.judge.remarked(row, self.winner) for row in rows]
-
-    def _doubts(self, trial: Trial) -> tuple[bool, bool]:
-        """What can hardly pass comes last; before it, what loses more than was aimed at: proving it takes luck."""
-        return trial.drop > self._search.allowed(), trial.drop > self._search.goal()
 
     @property
     def _all(self) -> Split:
@@ -82,6 +78,13 @@ class Verdicts:
             split = replace(whole, rows=rows, samples=len(rows))
             self._quick = Judge(search.bench, search.budget, search.original, self._entry, split=split)
         return self._quick
+
+
+def judging_order(
+    runnable: Sequence[tuple[Trial, bool]], *, allowed: float, goal: float, cost: Callable[[Trial], float]
+) -> list[tuple[Trial, bool]]:
+    """Candidates, each with whether it fits: the cheapest first of those that kept to the goal, what can hardly pass last."""
+    return sorted(runnable, key=lambda p: (not p[1], p[0].drop > allowed, p[0].drop > goal, cost(p[0])))
 
 
 def judged(search: Search, entry: str) -> tuple[Sequence[Candidate], Candidate | None]:
