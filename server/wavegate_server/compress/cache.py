@@ -8,18 +8,21 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import wavegate_server
 import wavegate_shared
 
 __all__ = ["Cache", "default_directory"]
 
 _ANSWER = "answer.json"
 _KEPT_BYTES = 8 << 30
+_SERVER_CODE = ("adapters", "compress", "core")
+"""Folders of the server whose code a step may run; a test holds them against what the compressor imports."""
 _TOOLS = ("onnx", "onnxruntime", "numpy", "onnxslim", "onnx-ir", "torch", "torch-pruning")
 
 
@@ -75,12 +78,19 @@ class Cache:
 @cache
 def _maker() -> dict[str, str]:
     """What steps are made with: versions of the libraries, and a digest of our own code, which an upgrade changes."""
-    made = {name: _version(name) for name in _TOOLS}
+    server = Path(wavegate_server.__file__).parent
+    folders = [*(server / name for name in _SERVER_CODE), Path(wavegate_shared.__file__).parent]
+    return {**{name: _version(name) for name in _TOOLS}, "code": _code_digest(folders)}
+
+
+def _code_digest(folders: Iterable[Path]) -> str:
+    """One digest of every Python file below these folders, and of where it lies in them."""
     code = hashlib.sha256()
-    for folder in (Path(__file__).parent, Path(wavegate_shared.__file__).parent):
-        for source in sorted(folder.glob("*.py")):
-            code.update(source.read_bytes())
-    return {**made, "code": code.hexdigest()}
+    for folder in folders:
+        for source in sorted(folder.rglob("*.py")):
+            code.update(source.relative_to(folder).as_posix().encode() + b"\0")
+            code.update(hashlib.sha256(source.read_bytes()).digest())
+    return code.hexdigest()
 
 
 def _version(name: str) -> str:
