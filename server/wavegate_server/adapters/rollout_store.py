@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
 from wavegate_server.adapters import audit
 from wavegate_server.adapters.rollout_write import write_transition
@@ -26,6 +26,8 @@ from wavegate_shared.states import AssignmentState, RolloutState, WaveState
 __all__ = ["create_rollout", "find_version", "load_view", "unfinished_rollouts", "write_transition"]
 
 _BATCH = 500
+_NAMED = 3
+"""So many devices are named in a refusal; the rest are counted."""
 
 
 def create_rollout(
@@ -45,7 +47,7 @@ def create_rollout(
 
     Raises:
         UsageError: `invalid` (policy, no devices, a metric without a margin), `not_found` (version, device), `conflict`
-            (not published, denied, a device that is not active or is in another unfinished rollout).
+            (not published, denied, a device that is not active, is in another unfinished rollout or serves another model).
     """
     parsed = parse_policy(policy)
     found = find_version(session, model, version)
@@ -56,6 +58,7 @@ def create_rollout(
         raise UsageError("invalid", f"rollout policy: margins needs {manifest.metric.name!r}, in {unit}")
     members = _members(session, devices)
     _check_free(session, [device.id for device in members])
+    _check_model(session, members, model)
     running = {device.id: _running(device, model) for device in members}
     todo = [device for device in members if running[device.id] != version]
     if not todo:
@@ -162,6 +165,38 @@ def _check_free(session: Session, devices: Sequence[str], but: str = "") -> None
         busy = session.exec(query).first()
         if busy is not None:
             raise UsageError("conflict", f"device {busy[0]} is in rollout {busy[1]}, which is not finished")
+
+
+def _check_model(session: Session, devices: Sequence[Device], model: str) -> None:
+    """A device serves one model: another one would replace it, and its clients would get no answer any more."""
+    ordered: dict[str, str] = {}
+    for at in range(0, len(devices), _BATCH):
+        names = [device.id for device in devices[at : at + _BATCH]]
+        query = (
+            select(DeviceAssignment.device_id, DeviceAssignment.model)
+            .join(
+                RolloutDevice,
+                (col(RolloutDevice.rollout_id) == DeviceAssignment.rollout_id)
+                & (col(RolloutDevice.device_id) == DeviceAssignment.device_id),
+                isouter=True,
+            )
+            .where(col(DeviceAssignment.device_id).in_(names), DeviceAssignment.version != 0)
+            .where(func.coalesce(col(RolloutDevice.state), "") != AssignmentState.FAILED.value)
+        )
+        ordered.update(session.exec(query).all())
+    others = []
+    for device in devices:
+        slot = device.running.get(DEFAULT_SLOT) or {}
+        served = str(slot.get("model", "")) if slot.get("version") else ""
+        other = next((name for name in (served, ordered.get(device.id, "")) if name not in ("", model)), None)
+        if other is not None:
+            others.append(f"{device.id} ({other})")
+    if others:
+        named = ", ".join(others[:_NAMED]) + (f" and {len(others) - _NAMED} more" if len(others) > _NAMED else "")
+        raise UsageError(
+            "conflict",
+            f"{model} would replace another model on {named}; choose devices that serve {model} or nothing yet",
+        )
 
 
 def check_free(session: Session, view: RolloutView) -> None:

@@ -5,7 +5,7 @@ import pytest
 from tests.support.fleet_db import FleetDb, fleet_db
 from wavegate_server.adapters.database import read, write
 from wavegate_server.adapters.rollout_store import create_rollout, load_view, unfinished_rollouts
-from wavegate_server.adapters.tables import AuditEvent, Device, Rollout, Version
+from wavegate_server.adapters.tables import AuditEvent, Device, DeviceAssignment, Rollout, Version
 from wavegate_shared.errors import UsageError
 from wavegate_shared.states import AssignmentState, RolloutState
 
@@ -128,3 +128,48 @@ def test_with_approval_it_waits_as_a_draft(tmp_path: Path) -> None:
         assert db.state(rollout) == "draft"
         with read(db.engine) as session:
             assert unfinished_rollouts(session) == []
+
+
+def test_a_rollout_that_would_replace_another_model_is_refused_and_names_who_serves_what(tmp_path: Path) -> None:
+    with fleet_db(tmp_path, devices=5) as db:
+        with write(db.engine) as session:
+            for name in NAMES[:4]:
+                session.get_one(Device, name).running = {"main": {"model": "parcel-size", "version": 1}}
+
+        with pytest.raises(UsageError) as refused:
+            db.rollout(2, NAMES[:5])
+        with read(db.engine) as session:
+            rollouts = unfinished_rollouts(session)
+
+    assert refused.value.code == "conflict"
+    assert "locker-00 (parcel-size), locker-01 (parcel-size), locker-02 (parcel-size) and 1 more" in str(refused.value)
+    assert "locker-04" not in str(refused.value)
+    assert rollouts == []
+
+
+def test_a_device_that_is_only_ordered_to_serve_another_model_is_refused_too(tmp_path: Path) -> None:
+    with fleet_db(tmp_path) as db:
+        db.version(2)
+        db.device("new", version=0)
+        with write(db.engine) as session:
+            order = DeviceAssignment(
+                device_id="new",
+                seq=1,
+                model="parcel-size",
+                version=1,
+                envelope=b"",
+                issued_at=db.now,
+                expires_at=db.now,
+            )
+            session.add(order)
+
+        with pytest.raises(UsageError, match=r"new \(parcel-size\)"):
+            db.rollout(2, ["new"])
+
+
+def test_a_device_that_serves_nothing_takes_any_model(tmp_path: Path) -> None:
+    with fleet_db(tmp_path) as db:
+        db.version(2)
+        db.device("new", version=0)
+
+        assert db.state(db.rollout(2, ["new"])) == "scheduled"
