@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.testclient import TestClient
 
 from tests.support.seed import seed_fleet
@@ -37,10 +37,11 @@ __all__ = ["Dashboard", "make_directory", "open_dashboard", "serve"]
 
 @dataclass(frozen=True)
 class Dashboard:
-    """A dashboard over one data directory."""
+    """A dashboard over one data directory. `pages`: the router of the dashboard alone."""
 
     context: Context
     app: FastAPI
+    pages: APIRouter
 
     def cookie(self, role: Role = Role.ADMIN) -> str:
         """A session of somebody with that role."""
@@ -100,9 +101,10 @@ def open_dashboard(directory: Path) -> Iterator[Dashboard]:
         clock=clock.now,
     )
     app = create_api(context)
-    app.include_router(create_web(context))
+    pages = create_web(context)
+    app.include_router(pages)
     try:
-        yield Dashboard(context, app)
+        yield Dashboard(context, app, pages)
     finally:
         engine.dispose()
 

@@ -162,8 +162,8 @@ def device_detail(session: Session, now: datetime, device_id: str) -> DeviceDeta
             _slot_row(name, slot) for name, slot in sorted((row.running or {}).items()) if isinstance(slot, dict)
         ),
         facts=dict(row.facts or {}),
-        quarantined=tuple((row.quarantined or {}).get("digests", ())),
-        labels={str(k): str(v) for k, v in (row.groups or {}).get("labels", {}).items()},
+        quarantined=tuple((row.quarantined or {}).get("digests") or ()),
+        labels={str(k): str(v) for k, v in ((row.groups or {}).get("labels") or {}).items()},
         created_at=row.created_at,
         enrolled_at=row.enrolled_at,
         certificate_expires=row.certificate_expires,
@@ -238,11 +238,11 @@ def _device(session: Session, device_id: str) -> Any:
 def _slot_row(name: str, slot: dict[str, Any]) -> SlotRow:
     return SlotRow(
         slot=name,
-        model=slot.get("model", ""),
-        version=slot.get("version", 0),
-        standby_version=slot.get("standby_version", 0),
-        state=slot.get("state", ""),
-        sha256=slot.get("sha256", ""),
+        model=slot.get("model") or "",
+        version=slot.get("version") or 0,
+        standby_version=slot.get("standby_version") or 0,
+        state=slot.get("state") or "",
+        sha256=slot.get("sha256") or "",
     )
 
 
@@ -255,7 +255,7 @@ def _history_row(row: Any) -> HistoryRow:
         rollout=row.rollout_id,
         model=row.model,
         version=row.version,
-        active_version=body.get("active_version", 0),
+        active_version=body.get("active_version") or 0,
         outcome=row.outcome,
         code=row.code,
         bytes_fetched=row.bytes_fetched,

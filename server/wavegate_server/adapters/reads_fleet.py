@@ -191,7 +191,7 @@ def device_rows(
     if cursor:
         query = query.where(device.id > cursor_value(cursor))
     found = rows(session, query)
-    recent = recent_figures(session, now, {row.id: _slot(row.running).get("version", 0) for row in found[:limit]})
+    recent = recent_figures(session, now, {row.id: _slot(row.running).get("version") or 0 for row in found[:limit]})
     items = tuple(_row(row, recent.get(row.id, Recent())) for row in found[:limit])
     return Page(items, cursor_text(items[-1].id) if len(found) > limit else None)
 
@@ -214,7 +214,7 @@ def device_row(session: Session, now: datetime, device_id: str) -> DeviceRow:
     found = rows(session, query)
     if not found:
         raise UsageError("not_found", f"no device {device_id!r}")
-    recent = recent_figures(session, now, {device_id: _slot(found[0].running).get("version", 0)})
+    recent = recent_figures(session, now, {device_id: _slot(found[0].running).get("version") or 0})
     return _row(found[0], recent.get(device_id, Recent()))
 
 
@@ -286,10 +286,10 @@ def _row(row: Any, recent: Recent) -> DeviceRow:
         state=row.state,
         hardware_class=row.hardware_class,
         site=row.site,
-        model=slot.get("model", ""),
-        version=slot.get("version", 0),
-        standby_version=slot.get("standby_version", 0),
-        phase=slot.get("state", ""),
+        model=slot.get("model") or "",
+        version=slot.get("version") or 0,
+        standby_version=slot.get("standby_version") or 0,
+        phase=slot.get("state") or "",
         agent_version=row.agent_version,
         clock=row.clock,
         last_seen=row.last_seen,

@@ -184,4 +184,5 @@ class CompressJobView(BaseModel):
     @classmethod
     def of(cls, job: CompressJob) -> "CompressJobView":
         """From the row."""
-        return cls.model_validate({**job.model_dump(), "class": job.device_class, "hardware_class": job.device_class})
+        facts = {**job.model_dump(), "progress": job.progress or {}, "result": job.result or {}}
+        return cls.model_validate({**facts, "class": job.device_class, "hardware_class": job.device_class})

@@ -17,12 +17,12 @@ from wavegate_server.adapters.database import connect, open_engine, sqlite_url
 __all__ = ["current_revision", "new_revision", "upgrade"]
 
 
-def upgrade(engine: Engine) -> None:
-    """Bring the database to the newest revision, in one transaction; one that is there already is left alone."""
+def upgrade(engine: Engine, *, to: str = "head") -> None:
+    """Bring the database to the newest revision (or `to`), in one transaction; one that is there already is left alone."""
     with connect(engine) as connection:
         config = _config()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
 
 
 def current_revision(engine: Engine) -> str | None:

@@ -1,13 +1,12 @@
 """What a model's page says about compression jobs, in the reader's language. Pure: rows come in, text goes out."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from wavegate_server.adapters.tables import CompressJob
 from wavegate_server.core.budget import BudgetItem, allowed_drop, parse_budget
 from wavegate_server.web import formats, pareto
 from wavegate_server.web.i18n import Translate
+from wavegate_server.web.job_result import Candidate, ItemVerdict, JobResult, Progress, read_progress, read_result
 from wavegate_shared.errors import UsageError
 from wavegate_shared.manifest import Comparison
 from wavegate_shared.metrics import Metric
@@ -47,29 +46,36 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job as the page shows it. `share` is the time used, in per cent of the job's."""
+    """A job as the page shows it. `share` is the time used, in per cent of the job's; `result` None: none yet."""
 
     job: CompressJob
     open: bool
     share: float
+    progress: Progress
+    result: JobResult | None
     charts: tuple[pareto.Chart, pareto.Chart] | None
-    comparison: tuple[Comparison, ...]
     metric: Metric
+
+    @property
+    def comparison(self) -> tuple[Comparison, ...]:
+        """The before/after table of the chosen candidate."""
+        return self.result.comparison if self.result else ()
 
 
 def job_view(job: CompressJob, metric: Metric) -> JobView:
     """A job with its charts. `metric` is the model's."""
-    result = job.result
-    items = _items(job.budget, metric)
-    before = next((row.get("metric") for row in result.get("candidates", []) if row["recipe"] == "original"), None)
-    allowed = None if before is None else allowed_drop(items, metric, float(before))
+    result = read_result(job.result)
+    first = result.original if result else None
+    before = first.metric if first else None
+    allowed = None if before is None else allowed_drop(_items(job.budget, metric), metric, before)
     return JobView(
-        job,
-        job.state in _OPEN,
-        round(min(100.0, 100 * job.used_s / job.time_s), 1),
-        pareto.charts(result, allowed) if result else None,
-        tuple(Comparison(**row) for row in result.get("comparison", [])),
-        metric,
+        job=job,
+        open=job.state in _OPEN,
+        share=round(min(100.0, 100 * job.used_s / job.time_s), 1) if job.time_s > 0 else 0.0,
+        progress=read_progress(job.progress),
+        result=result,
+        charts=pareto.charts(result, allowed) if result else None,
+        metric=metric,
     )
 
 
@@ -88,61 +94,62 @@ class CompressWords:
 
     def lead(self, view: JobView) -> str:
         """The one sentence a finished job begins with; empty where its own reason says it."""
-        result, chosen = view.job.result, view.job.result.get("chosen")
-        if not result or view.job.state in ("failed", "cancelled"):
+        result = view.result
+        if result is None or view.job.state in ("failed", "cancelled"):
             return ""
-        if chosen is None:
-            missed = [verdict["item"] for verdict in result["verdicts"] if not verdict["met"]]
+        if result.chosen is None:
+            missed = [verdict.item for verdict in result.verdicts if not verdict.met]
             return self.t("job.lead.not_met", items=", ".join(missed) or view.job.budget)
-        if chosen == "original":
+        if result.chosen == "original":
             return self.t("job.lead.original")
-        rows = {row["recipe"]: row for row in result["candidates"]}
-        best, first = rows.get(chosen), rows.get("original")
-        if best is None or first is None or not (best["p50_ms"] and first["size_bytes"]):
-            return self.t("job.lead.met", name=chosen)
+        best, first = result.row(result.chosen), result.original
+        if best is None or first is None or not (best.p50_ms and best.size_bytes and first.size_bytes and first.p50_ms):
+            return self.t("job.lead.met", name=result.chosen)
         return self.t(
             "job.lead.met_by",
-            name=chosen,
-            size=formats.percent(1 - best["size_bytes"] / first["size_bytes"]),
-            speed=f"{first['p50_ms'] / best['p50_ms']:.2f}",
-            drop=self._loss(best.get("drop_high_pt") or best.get("drop_pt"), view.metric),
+            name=result.chosen,
+            size=formats.percent(1 - best.size_bytes / first.size_bytes),
+            speed=f"{first.p50_ms / best.p50_ms:.2f}",
+            drop=self._loss(best.drop_high_pt or best.drop_pt, view.metric),
         )
 
     def verdicts(self, view: JobView) -> list[Said]:
         """The verdict on each budget item, with its interval where it has one."""
         kinds = {item.text: item for item in _items(view.job.budget, view.metric)}
-        return [self._verdict(row, kinds.get(row["item"]), view.metric) for row in view.job.result.get("verdicts", [])]
+        verdicts = view.result.verdicts if view.result else ()
+        return [self._verdict(row, kinds.get(row.item), view.metric) for row in verdicts]
 
     def rows(self, view: JobView) -> list[Row]:
         """The table twin of the charts."""
-        result = view.job.result
-        first = next((row for row in result["candidates"] if row["recipe"] == "original"), None)
-        return [self._row(number, row, first, view) for number, row in pareto.numbered(result["candidates"])]
+        if view.result is None:
+            return []
+        return [
+            self._row(number, row, view.result, view.metric) for number, row in pareto.numbered(view.result.candidates)
+        ]
 
-    def _row(self, number: int | None, row: Mapping[str, Any], first: Mapping[str, Any] | None, view: JobView) -> Row:
-        kind = "original" if row["recipe"] == "original" else "good" if row["offered"] else "missed"
-        kind = "chosen" if row["recipe"] == view.job.result["chosen"] else kind
-        reason = str(row.get("reason") or "")
+    def _row(self, number: int | None, row: Candidate, result: JobResult, metric: Metric) -> Row:
+        kind = "original" if row.is_original else "good" if row.offered else "missed"
+        kind = "chosen" if row.recipe == result.chosen else kind
+        none, first = formats.NONE, result.original
         if number is None:
-            none = formats.NONE
-            return Row(None, row["recipe"], kind, False, none, "", none, "", none, none, none, reason)
-        known = first is not None and first is not row and first.get("size_bytes") and row["p50_ms"]
-        smaller = formats.percent(row["size_bytes"] / first["size_bytes"] - 1) if known and first else ""
-        faster = f"{first['p50_ms'] / row['p50_ms']:.2f} ×" if known and first else ""
-        same = row["recipe"] == "original"
+            return Row(None, row.recipe, kind, False, none, "", none, "", none, none, none, row.reason or "")
+        smaller = faster = ""
+        if first is not None and first is not row and first.size_bytes and first.p50_ms and row.p50_ms:
+            smaller = formats.percent((row.size_bytes or 0.0) / first.size_bytes - 1)
+            faster = f"{first.p50_ms / row.p50_ms:.2f} ×"
         return Row(
             number=number,
-            name=row["recipe"],
+            name=row.recipe,
             kind=kind,
-            front=bool(row.get("pareto")),
-            size=formats.size(row["size_bytes"]),
+            front=bool(row.pareto),
+            size=formats.size(row.size_bytes),
             smaller=smaller.replace("-", "−"),
-            latency=formats.milliseconds(row["p50_ms"]),
+            latency=formats.milliseconds(row.p50_ms),
             faster=faster,
-            drop=formats.NONE if same else self._loss(row.get("drop_pt"), view.metric),
-            at_most=formats.NONE if same else self._loss(row.get("drop_high_pt"), view.metric),
-            agreement=formats.NONE if same else formats.percent(row.get("agreement"), 2),
-            reason=reason,
+            drop=none if row.is_original else self._loss(row.drop_pt, metric),
+            at_most=none if row.is_original else self._loss(row.drop_high_pt, metric),
+            agreement=none if row.is_original else formats.percent(row.agreement, 2),
+            reason=row.reason or "",
         )
 
     def _loss(self, points: float | None, metric: Metric) -> str:
@@ -152,17 +159,17 @@ class CompressWords:
             return f"{points:.2f} pt".replace("-", "−")
         return f"{formats.signed(points / 100)} {metric.unit}"
 
-    def _verdict(self, row: Mapping[str, Any], item: BudgetItem | None, metric: Metric) -> Said:
-        low, high = row.get("low"), row.get("high")
-        measured = _amount(row["value"], item, metric)
-        ends = None if low is None or high is None else (_amount(low, item, metric), _amount(high, item, metric))
-        unproven = (
-            not row["met"] and ends is not None and item is not None and _point_is_within(row["value"], item, metric)
-        )
-        state = "met" if row["met"] else "unproven" if unproven else "missed"
+    def _verdict(self, row: ItemVerdict, item: BudgetItem | None, metric: Metric) -> Said:
+        if row.value is None:
+            return Said(row.item, "met" if row.met else "missed", formats.NONE)
+        ends = None
+        if row.low is not None and row.high is not None:
+            ends = (_amount(row.low, item, metric), _amount(row.high, item, metric))
+        near = ends is not None and item is not None and _point_is_within(row.value, item, metric)
+        state = "met" if row.met else "unproven" if near else "missed"
         key = f"job.verdict.{state}" + ("_interval" if ends else "")
-        low_text, high_text = ends or ("", "")
-        return Said(row["item"], state, self.t(key, value=measured, low=low_text, high=high_text))
+        low, high = ends or ("", "")
+        return Said(row.item, state, self.t(key, value=_amount(row.value, item, metric), low=low, high=high))
 
 
 def _items(budget: str, metric: Metric) -> list[BudgetItem]:

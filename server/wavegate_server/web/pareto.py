@@ -5,9 +5,10 @@ says what it is, so that nothing rests on colour. Points beyond the scale are dr
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from wavegate_server.web.job_result import Candidate, JobResult
 
 __all__ = ["HEIGHT", "WIDTH", "Chart", "Point", "Tick", "charts", "numbered"]
 
@@ -75,24 +76,24 @@ class _Row:
     drop_high: float
 
 
-def numbered(candidates: Sequence[Mapping[str, Any]]) -> list[tuple[int | None, Mapping[str, Any]]]:
+def numbered(candidates: Sequence[Candidate]) -> list[tuple[int | None, Candidate]]:
     """Every candidate with its number in the charts; None for those that were never measured."""
-    found, at = [], 0
+    rows: list[tuple[int | None, Candidate]] = []
+    at = 0
     for row in candidates:
-        measured = row.get("size_bytes") is not None and row.get("p50_ms") is not None
-        at += measured
-        found.append((at if measured else None, row))
-    return found
+        at += row.measured
+        rows.append((at if row.measured else None, row))
+    return rows
 
 
-def charts(result: Mapping[str, Any], allowed_drop: float | None) -> tuple[Chart, Chart] | None:
+def charts(result: JobResult, allowed_drop: float | None) -> tuple[Chart, Chart] | None:
     """Size by latency, and size by loss (in points of the metric); None where fewer than two candidates were measured.
 
     Args:
-        result: a job's result as JSON.
+        result: a job's result.
         allowed_drop: loss that the budget allows, in the metric's unit.
     """
-    rows = [_row(number, row, result.get("chosen")) for number, row in numbered(result["candidates"]) if number]
+    rows = [_row(number, row, result.chosen) for number, row in numbered(result.candidates) if number]
     if len(rows) < 2:
         return None
     most_size = max(row.size for row in rows) * 1.08 or 1.0
@@ -110,21 +111,17 @@ def charts(result: Mapping[str, Any], allowed_drop: float | None) -> tuple[Chart
     return fast, lossy
 
 
-def _row(number: int, row: Mapping[str, Any], chosen: str | None) -> _Row:
-    name = str(row["recipe"])
-    if name == chosen:
+def _row(number: int, row: Candidate, chosen: str | None) -> _Row:
+    if row.recipe == chosen:
         kind = "chosen"
-    elif name == "original":
+    elif row.is_original:
         kind = "original"
     else:
-        kind = "good" if row.get("offered") else "missed"
-    drop = float(row.get("drop_pt") or 0.0)
-    high = row.get("drop_high_pt")
-    latency = float(row["p50_ms"])
-    return _Row(
-        number, name, kind, bool(row.get("pareto")), row["size_bytes"] / 1e6, latency, drop,
-        max(drop, float(drop if high is None else high)),
-    )  # fmt: skip
+        kind = "good" if row.offered else "missed"
+    drop = row.drop_pt or 0.0
+    high = drop if row.drop_high_pt is None else row.drop_high_pt
+    size, latency = row.size_bytes or 0.0, row.p50_ms or 0.0
+    return _Row(number, row.recipe, kind, bool(row.pareto), size / 1e6, latency, drop, max(drop, high))
 
 
 def _chart(

@@ -3,7 +3,9 @@
 import re
 from typing import Any
 
-from wavegate_server.web.pareto import HEIGHT, WIDTH, charts, numbered
+from wavegate_server.web.job_result import JobResult, read_result
+from wavegate_server.web.pareto import HEIGHT, WIDTH, Chart, numbered
+from wavegate_server.web.pareto import charts as charts_of
 
 
 def row(recipe: str, size: float, p50: float, drop: float = 0.0, high: float = 0.0, **more: Any) -> dict[str, Any]:
@@ -23,8 +25,18 @@ RESULT: dict[str, Any] = {
 }
 
 
+def result(stored: dict[str, Any]) -> JobResult:
+    read = read_result(stored)
+    assert read is not None
+    return read
+
+
+def charts(stored: dict[str, Any], allowed: float | None) -> tuple[Chart, Chart] | None:
+    return charts_of(result(stored), allowed)
+
+
 def test_what_was_not_measured_has_no_number() -> None:
-    assert [number for number, _ in numbered(RESULT["candidates"])] == [1, 2, 3, 4, None]
+    assert [number for number, _ in numbered(result(RESULT).candidates)] == [1, 2, 3, 4, None]
 
 
 def test_smaller_is_left_faster_is_lower_and_the_chosen_one_is_on_top() -> None:
