@@ -6,10 +6,16 @@ Pictures carry no colour: templates give each part a class and the style sheet i
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Arc", "Interval", "Segment", "donut", "interval", "sparkline", "stacked"]
+__all__ = ["Arc", "Change", "Interval", "Segment", "changes", "donut", "interval", "sparkline", "stacked"]
 
 _GAP = 0.8
 """Space between two arcs, in per cent of the ring."""
+
+_LEAST_REACH, _MOST_REACH = 1.0, 2.0
+"""The scale of changes spans at least a halving and a doubling, so that a small change is drawn small; more than threefold is cut."""
+
+_THINNEST = 0.8
+"""The narrowest bar that can still be seen, in a picture 100 wide."""
 
 _REACH = 40
 """Beyond so many margins an estimate is cut at the edge, or the margin itself could not be seen."""
@@ -31,6 +37,14 @@ class Segment:
 
     name: str
     count: int
+    x: float
+    width: float
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A bar in a picture 100 wide, from no change in the middle: to the left for less, to the right for more."""
+
     x: float
     width: float
 
@@ -73,6 +87,24 @@ def stacked(counts: Mapping[str, int]) -> tuple[Segment, ...]:
             segments.append(Segment(name, n, round(at, 3), round(100 * n / total, 3)))
             at += 100 * n / total
     return tuple(segments)
+
+
+def changes(relative: Sequence[float | None]) -> tuple[Change | None, ...]:
+    """A bar for each change of one table, all on one scale; None where there is nothing to draw.
+
+    Args:
+        relative: after / before - 1; None: not known.
+    """
+    largest = max((abs(value) for value in relative if value is not None), default=0.0)
+    reach = min(max(largest, _LEAST_REACH), _MOST_REACH)
+    return tuple(None if value is None else _change(value / reach) for value in relative)
+
+
+def _change(share: float) -> Change:
+    width = max(50 * min(abs(share), 1.0), _THINNEST)
+    if abs(share) * 50 < _THINNEST / 2:
+        return Change(50 - _THINNEST / 2, _THINNEST)
+    return Change(round(50.0 if share > 0 else 50 - width, 2), round(width, 2))
 
 
 def sparkline(values: Sequence[float | None], *, width: int = 96, height: int = 24) -> str:

@@ -9,6 +9,7 @@ from wavegate_server.core.verdict import Verdict
 from wavegate_server.web import formats
 from wavegate_server.web.evidence import GateView
 from wavegate_server.web.i18n import Translate
+from wavegate_server.web.pictures import Change, changes
 from wavegate_shared.manifest import Comparison
 from wavegate_shared.metrics import Direction, Metric
 from wavegate_shared.states import AssignmentState
@@ -36,18 +37,22 @@ _COMPARISON = {
     "CPU time per inference": "compare.cpu",
 }
 _SAME = 0.005
+"""A change of a size or of the metric that is smaller is none."""
+_SAME_MEASURED = 0.02
+"""The same of what a clock or the kernel measured: it differs by as much from run to run."""
+_MEASURED = frozenset({"latency p50", "latency p95", "peak memory", "CPU time per inference"})
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """One row of the before/after table. `tone`: good, bad or empty; `share`: after in per cent of before, at most 100; None: no bar."""
+    """One row of the before/after table. `tone`: good, bad or empty (hardly a change); `bar` None: nothing to draw."""
 
     label: str
     before: str
     after: str
     change: str
     tone: str
-    share: float | None
+    bar: Change | None = None
 
 
 class Compared(Protocol):
@@ -111,29 +116,40 @@ class Words:
         return self.t(f"wave.name.{name}") if name in ("canary", "rest") else name
 
     def comparison(self, compared: Compared) -> list[ComparisonRow]:
-        """The before/after table of a version or a compression job."""
-        return [self._row(row, compared.metric) for row in compared.comparison]
+        """The before/after table of a version or a compression job; its bars share one scale."""
+        relative = [_relative(row) for row in compared.comparison]
+        return [
+            self._row(row, compared.metric, change, bar)
+            for row, change, bar in zip(compared.comparison, relative, changes(relative), strict=True)
+        ]
 
-    def _row(self, row: Comparison, metric: Metric) -> ComparisonRow:
-        up = row.name == metric.name and metric.direction is Direction.UP
+    def _row(self, row: Comparison, metric: Metric, relative: float | None, bar: Change | None) -> ComparisonRow:
         label = self.t(_COMPARISON[row.name]) if row.name in _COMPARISON else self.label("metric", row.name)
         before, after = _amount(row.before, row.unit), _amount(row.after, row.unit)
         if row.before is None or row.after is None:
-            return ComparisonRow(label, before, after, formats.NONE, "", None)
+            return ComparisonRow(label, before, after, formats.NONE, "")
+        difference = row.after - row.before if relative is None else relative
         if row.unit == "share":
-            change, relative = formats.points(row.after - row.before), row.after - row.before
+            text = formats.points(difference)
+        elif relative is None:
+            text = formats.NONE  # nothing before: no percentage
         else:
-            relative = (row.after - row.before) / row.before if row.before else 0.0
-            change = f"{'+' if relative >= 0 else '−'}{abs(100 * relative):.1f} %"
-        better = relative > 0 if up else relative < 0
-        tone = "" if abs(relative) < _SAME else "good" if better else "bad"
-        drawn = row.before and row.unit != "share"  # a bar of 98 % beside one of 97 % says nothing
-        share = round(min(100.0, 100 * row.after / row.before), 1) if drawn else None
-        return ComparisonRow(label, before, after, change, tone, share)
+            text = f"{'+' if relative >= 0 else '−'}{abs(100 * relative):.1f} %"
+        up = row.name == metric.name and metric.direction is Direction.UP
+        same = _SAME_MEASURED if row.name in _MEASURED else _SAME
+        tone = "" if abs(difference) < same else "good" if (difference > 0) is up else "bad"
+        return ComparisonRow(label, before, after, text, tone, bar)
 
     def _place(self, name: str, value: str) -> str:
         kind = _TRANSLATED.get(name)
         return self.label(kind, value) if kind and value else value
+
+
+def _relative(row: Comparison) -> float | None:
+    """The change of what has a bar: shares have none, 98 % beside 97 % says nothing as a length."""
+    if row.unit == "share" or row.after is None or not row.before:
+        return None
+    return (row.after - row.before) / row.before
 
 
 def in_order(devices: Mapping[str, int]) -> dict[str, int]:

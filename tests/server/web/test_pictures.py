@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wavegate_server.web.pictures import donut, interval, sparkline, stacked
+from wavegate_server.web.pictures import changes, donut, interval, sparkline, stacked
 
 COUNTS = st.dictionaries(st.sampled_from("abcdefg"), st.integers(0, 500), min_size=1)
 
@@ -48,3 +48,19 @@ def test_an_interval_keeps_its_order(mean: float, radius: float, margin: float) 
     assert picture.low <= picture.mean <= picture.high
     assert picture.zero == 50
     assert picture.zero < picture.margin <= 100
+
+
+def test_a_change_is_drawn_from_the_middle_on_the_scale_of_its_table() -> None:
+    bars = changes([-0.75, 0.013, None, 0.4])
+    assert [bar and (bar.x, bar.width) for bar in bars] == [(12.5, 37.5), (50.0, 0.8), None, (50.0, 20.0)]
+    large = changes([1.5, -0.75])
+    assert [bar and (bar.x, bar.width) for bar in large] == [(50.0, 50.0), (25.0, 25.0)]
+
+
+@given(st.lists(st.none() | st.floats(-1, 50), max_size=8))
+def test_changes_stay_inside_and_keep_their_side(relative: list[float | None]) -> None:
+    for value, bar in zip(relative, changes(relative), strict=True):
+        assert (bar is None) == (value is None)
+        if bar is not None and value is not None:
+            assert 0 <= bar.x < bar.x + bar.width <= 100
+            assert abs(value) < 0.02 or (bar.x + bar.width / 2 > 50) == (value > 0)

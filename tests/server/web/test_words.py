@@ -1,5 +1,7 @@
 """Texts that are computed."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from tests.support.seed_gate import bad_decision, good_decision, refused_decision
@@ -9,18 +11,51 @@ from wavegate_server.adapters.database import read
 from wavegate_server.adapters.reads import WhyStep
 from wavegate_server.web.evidence import gate_view
 from wavegate_server.web.i18n import translator
-from wavegate_server.web.words import Words, difference, in_order, policy_text
+from wavegate_server.web.words import ComparisonRow, Words, difference, in_order, policy_text
+from wavegate_shared.manifest import Comparison
+from wavegate_shared.metrics import Metric
 
 EN = Words(translator("en"))
 
 
+def compared(dashboard: Dashboard, number: int) -> dict[str, ComparisonRow]:
+    with read(dashboard.context.engine) as session:
+        version = next(v for v in reads.version_rows(session, "address-match") if v.number == number)
+    return {row.label: row for row in EN.comparison(version)}
+
+
 def test_the_comparison_says_what_got_better_and_worse(shared: Dashboard) -> None:
-    with read(shared.context.engine) as session:
-        bad = next(v for v in reads.version_rows(session, "address-match") if v.number == 4)
-    rows = {row.label: row for row in EN.comparison(bad)}
-    assert (rows["Size"].change, rows["Size"].tone, rows["Size"].share) == ("−71.5 %", "good", 28.5)
+    rows = compared(shared, 4)
+    assert (rows["Size"].change, rows["Size"].tone) == ("−71.5 %", "good")
     assert (rows["Accuracy"].before, rows["Accuracy"].change) == ("98.36 %", "−5.36 pt")
-    assert (rows["Accuracy"].tone, rows["Accuracy"].share) == ("bad", None)
+    assert (rows["Accuracy"].tone, rows["Accuracy"].bar) == ("bad", None)
+
+
+def test_bars_draw_the_change_on_one_scale(shared: Dashboard) -> None:
+    rows = compared(shared, 3)
+    assert (rows["Peak memory"].change, rows["Peak memory"].tone) == ("+40.0 %", "bad")
+    size, memory = rows["Size"].bar, rows["Peak memory"].bar
+    assert size is not None
+    assert memory is not None
+    assert (memory.x, memory.width) == (50, 20)
+    assert size.x + size.width == pytest.approx(50)
+    assert size.width == pytest.approx(100 / 2 * 0.739, abs=0.1)
+
+
+def test_what_differs_from_run_to_run_is_neither_good_nor_bad(shared: Dashboard) -> None:
+    memory = compared(shared, 5)["Peak memory"]
+    assert (memory.change, memory.tone) == ("+1.3 %", "")
+    assert memory.bar is not None
+    assert memory.bar.width < 2
+
+
+def test_nothing_before_gives_no_percentage() -> None:
+    table = (
+        Comparison(name="size", unit="MB", before=0.0, after=1.0),
+        Comparison(name="f1", unit="", before=None, after=1.0),
+    )
+    rows = EN.comparison(SimpleNamespace(comparison=table, metric=Metric("accuracy")))
+    assert [(row.change, row.bar) for row in rows] == [("–", None), ("–", None)]
 
 
 @pytest.mark.parametrize(
