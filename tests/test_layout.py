@@ -68,5 +68,5 @@ def test_no_file_or_function_grows_without_bound() -> None:
 
 
 def test_no_lock_or_constraints_file_names_a_host() -> None:
-    for name in ("constraints.txt", "package-lock.json", ".npmrc"):
+    for name in ("constraints.txt", "server/package-lock.json", "server/.npmrc"):
         assert "://" not in (ROOT / name).read_text(encoding="utf-8"), name

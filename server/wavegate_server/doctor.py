@@ -186,7 +186,6 @@ def _broker(settings: Settings, now: datetime) -> Iterator[Finding]:
 def _assets(settings: Settings, now: datetime) -> Iterator[Finding]:
     absent = vendor.missing()
     if absent:
-        advice = "In a checkout: `npm ci`, then `python -m wavegate_server.web.vendor`."
-        yield Finding("dashboard", Level.WARNING, f"the dashboard lacks {', '.join(absent)}", advice)
+        yield Finding("dashboard", Level.WARNING, f"the dashboard lacks {', '.join(absent)}", vendor.ADVICE)
     else:
         yield Finding("dashboard", Level.OK, "the dashboard's libraries are there")

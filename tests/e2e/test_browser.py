@@ -21,7 +21,7 @@ from wavegate_server.adapters.tokens import SESSION_COOKIE
 from wavegate_server.web import vendor
 
 CHROMIUM = shutil.which("chromium")
-AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
+AXE = Path(__file__).parents[2] / "server" / "node_modules" / "axe-core" / "axe.min.js"
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -43,7 +43,7 @@ PAGES = (
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: apt-get install chromium"),
-    pytest.mark.skipif(bool(vendor.missing()), reason="no JavaScript libraries: npm ci, then vendor"),
+    pytest.mark.skipif(bool(vendor.missing()), reason=f"no JavaScript libraries. {vendor.ADVICE}"),
     pytest.mark.timeout(180),
 ]
 
@@ -134,7 +134,7 @@ def serious_findings(page: Page) -> list[Any]:
 @pytest.mark.parametrize("path", [*PAGES, "/login"])
 def test_accessible_in_both_themes_and_no_wider_than_a_phone(visit: Visit, path: str) -> None:
     if not AXE.is_file():
-        pytest.skip("no axe-core in node_modules: npm ci")
+        pytest.skip("no axe-core in server/node_modules: npm ci --prefix server")
     page = visit.open(path, reduced_motion="reduce")  # no colour is looked at half-way
     if path != "/login":
         settled(page)

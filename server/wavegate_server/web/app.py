@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 def create_web(context: Context) -> APIRouter:
     """Every page, for `app.include_router`; the API and the pages share one application and one sign-in."""
     if vendor.missing():
-        log.warning("vendor_missing files=%s hint='npm ci && python -m wavegate_server.web.vendor'", vendor.missing())
+        log.warning("vendor_missing files=%s hint=%r", ",".join(vendor.missing()), vendor.ADVICE)
     assets = load_assets()
     desk = Desk(context, Renderer(assets, context.clock))
     router = APIRouter(route_class=page_route(desk.renderer), include_in_schema=False)

@@ -1,41 +1,34 @@
-"""Copying the JavaScript libraries."""
+"""Missing JavaScript libraries are named by the server's log at its start."""
 
-import json
+import logging
 from pathlib import Path
 
 import pytest
 
-from wavegate_server.web import vendor
-from wavegate_shared.errors import UsageError
-
-ROOT = Path(__file__).parents[3]
+from tests.support.web_server import Dashboard
+from wavegate_server.web import create_web, vendor
 
 
-def fake_modules(root: Path) -> Path:
-    for path in vendor.FILES.values():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(path)
-    return root
+def test_files_that_are_missing_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vendor, "VENDOR_DIR", tmp_path)
+    assert vendor.missing() == list(vendor.FILES)
+    (tmp_path / "htmx.min.js").touch()
+    assert "htmx.min.js" not in vendor.missing()
 
 
-def test_every_file_is_copied_and_again_changes_nothing(tmp_path: Path) -> None:
-    modules = fake_modules(tmp_path / "node_modules")
-    for _ in range(2):
-        copied = vendor.vendor(modules, tmp_path / "vendor")
-        assert sorted(path.name for path in copied) == sorted(vendor.FILES)
-    assert (tmp_path / "vendor" / "htmx.min.js").read_text() == "htmx.org/dist/htmx.min.js"
+def test_the_server_warns_at_its_start_and_says_what_to_do(
+    shared: Dashboard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(vendor, "missing", lambda: ["htmx.min.js", "uPlot.min.css"])
+    create_web(shared.context)
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [text for text in warnings if text.startswith("vendor_missing files=htmx.min.js,uPlot.min.css")] == warnings
+    assert "pip install ./server" in warnings[0]
 
 
-def test_without_npm_it_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UsageError, match="npm ci"):
-        vendor.vendor(tmp_path)
-    assert vendor.main([str(tmp_path)]) == 1
-    assert "npm ci" in capsys.readouterr().err
-
-
-def test_the_lock_pins_two_libraries_and_names_no_host() -> None:
-    text = (ROOT / "package-lock.json").read_text()
-    lock = json.loads(text)["packages"]
-    assert "http" not in text
-    assert all(entry["integrity"].startswith("sha512-") for name, entry in lock.items() if name)
-    assert sorted(json.loads((ROOT / "package.json").read_text())["dependencies"]) == ["htmx.org", "uplot"]
+def test_the_server_is_silent_when_the_libraries_are_there(
+    shared: Dashboard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(vendor, "missing", list)
+    create_web(shared.context)
+    assert caplog.records == []
