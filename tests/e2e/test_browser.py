@@ -4,32 +4,22 @@ Skipped, with the reason printed, where Chromium or npm's axe-core is not instal
 """
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from tests.support.browser import CHROMIUM, Visit, open_browser, settled
 from tests.support.web_server import Dashboard, make_directory, open_dashboard, serve
 from wavegate_server.adapters import clock
 from wavegate_server.adapters.compress_jobs import Step, note
 from wavegate_server.adapters.database import write
 from wavegate_server.adapters.tables import Device, Revision
-from wavegate_server.adapters.tokens import SESSION_COOKIE
 from wavegate_server.web import vendor
 
-CHROMIUM = shutil.which("chromium")
 AXE = Path(__file__).parents[2] / "server" / "node_modules" / "axe-core" / "axe.min.js"
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 PAGES = (
     "/fleet",
     "/devices/locker-hz-01?range=1h",
@@ -64,64 +54,17 @@ def url(dashboard: Dashboard) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    with open_browser() as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture
-def visit(browser: Browser, dashboard: Dashboard, url: str) -> Iterator["Visit"]:
+def visit(browser: Browser, dashboard: Dashboard, url: str) -> Iterator[Visit]:
     opened = Visit(browser, dashboard.cookie(), url)
     yield opened
     opened.close()
     assert opened.foreign == []
     assert opened.errors == []
-
-
-class Visit:
-    """A signed-in browser that notes every request to another host and every error."""
-
-    def __init__(self, browser: Browser, cookie: str, url: str) -> None:
-        self._browser, self._cookie, self._url = browser, cookie, url
-        self._contexts: list[BrowserContext] = []
-        self.foreign: list[str] = []
-        self.errors: list[str] = []
-        self.bytes = 0
-
-    def open(self, path: str, *, width: int = 1280, **options: Any) -> Page:
-        context = self._browser.new_context(
-            ignore_https_errors=True, viewport={"width": width, "height": 900}, **{"locale": "en-GB", **options}
-        )
-        self._contexts.append(context)
-        context.add_cookies([{"name": SESSION_COOKIE, "value": self._cookie, "url": self._url, "secure": True}])
-        page = context.new_page()
-        page.on("request", lambda request: self._note(request.url))
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
-        page.on("requestfinished", lambda request: self._count(request))
-        page.goto(self._url + path)
-        return page
-
-    def close(self) -> None:
-        for context in self._contexts:
-            context.close()
-
-    def _note(self, address: str) -> None:
-        if not address.startswith(self._url):
-            self.foreign.append(address)
-
-    def _count(self, request: Any) -> None:
-        if not request.url.endswith("/events"):
-            sizes = request.sizes()
-            self.bytes += sizes["responseBodySize"] + sizes["responseHeadersSize"]
-
-
-def settled(page: Page) -> None:
-    """The page is up to date, and its charts are drawn."""
-    expect(page.locator("#live-state")).to_have_class(re.compile("on"))
-    for holder in page.locator(".chart").all():
-        expect(holder.locator("canvas")).to_have_count(1)
 
 
 def serious_findings(page: Page) -> list[Any]:
