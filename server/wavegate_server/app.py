@@ -38,7 +38,7 @@ from wavegate_server.delivery import Delivery
 from wavegate_server.engine import Engine
 from wavegate_server.ingest import Ingest
 from wavegate_server.migrations import upgrade
-from wavegate_server.web import create_web
+from wavegate_server.web import add_web
 from wavegate_shared.errors import UsageError
 from wavegate_shared.wire import Hello, Report, SignedReport, StateEvent
 
@@ -184,7 +184,7 @@ def _address(context: Context, broker: RunningBroker) -> Address:
 
 def _serve(context: Context, listener: socket.socket, started: Callable[[], None]) -> None:
     app = create_api(context)
-    app.include_router(create_web(context))
+    add_web(app, context)
     files = context.authority.service("server")
     config = uvicorn.Config(
         app,

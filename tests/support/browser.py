@@ -59,6 +59,10 @@ class Visit:
         page.goto(self._url + path)
         return page
 
+    def forgive(self, words: str) -> None:
+        """Forget an error of the console that the test is about."""
+        self.errors = [error for error in self.errors if words not in error]
+
     def close(self) -> None:
         for context in self._contexts:
             context.close()

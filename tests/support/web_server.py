@@ -30,7 +30,7 @@ from wavegate_server.api import create_api
 from wavegate_server.api.context import Context
 from wavegate_server.config import Settings
 from wavegate_server.setup import initialise, open_trust
-from wavegate_server.web import create_web
+from wavegate_server.web import add_web
 
 __all__ = ["Dashboard", "make_directory", "open_dashboard", "serve"]
 
@@ -101,8 +101,7 @@ def open_dashboard(directory: Path) -> Iterator[Dashboard]:
         clock=clock.now,
     )
     app = create_api(context)
-    pages = create_web(context)
-    app.include_router(pages)
+    pages = add_web(app, context)
     try:
         yield Dashboard(context, app, pages)
     finally:

@@ -34,6 +34,7 @@ __all__ = [
     "Step",
     "again",
     "ask_cancel",
+    "check_time",
     "claim",
     "create_job",
     "event_page",
@@ -90,6 +91,14 @@ class Outcome:
     log: str = ""
 
 
+def check_time(time_s: float) -> None:
+    """Raise UsageError `invalid` for a job's time out of range."""
+    if not TIME_LIMITS_S[0] <= time_s <= TIME_LIMITS_S[1]:
+        raise UsageError(
+            "invalid", f"a job's time is between {TIME_LIMITS_S[0]:.0f} and {TIME_LIMITS_S[1]:.0f} seconds"
+        )
+
+
 def create_job(
     session: Session,
     *,
@@ -112,10 +121,7 @@ def create_job(
             "conflict", f"the bundle of {model} {version} was not kept by the release that imported it; import it again"
         )
     parse_budget(budget, decode_manifest(row.manifest).metric)
-    if not TIME_LIMITS_S[0] <= time_s <= TIME_LIMITS_S[1]:
-        raise UsageError(
-            "invalid", f"a job's time is between {TIME_LIMITS_S[0]:.0f} and {TIME_LIMITS_S[1]:.0f} seconds"
-        )
+    check_time(time_s)
     job = CompressJob(
         model=model,
         version=version,

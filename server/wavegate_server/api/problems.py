@@ -2,16 +2,20 @@
 
 Covers what endpoints raise, what FastAPI and Starlette raise (422, 404, 405 with every method of the address in `Allow`, 413)
 and, as the server's request boundary, whatever nobody caught: logged with its trace, counted, answered as `internal`.
+
+A browser that asks for a page gets one: the dashboard sets `app.state.problem_page`, and an address outside the API that was asked
+for as HTML is answered by it. Everything else, and every address of the API, stays a problem document.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,12 +23,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from wavegate_server.advice import ADVICE
 from wavegate_shared.errors import CODES, UsageError, WavegateError
 
-__all__ = ["MEDIA_TYPE", "Boundary", "Problem", "add_problem_handlers", "problem_response", "status_of"]
+__all__ = ["MEDIA_TYPE", "Boundary", "PageMaker", "Problem", "add_problem_handlers", "problem_response", "status_of"]
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 URN = "urn:wavegate:error:"
+API = "/api/"
+
+PageMaker = Callable[[Request, str, str, int], Response]
+"""Makes the page of a problem from the request, the error code, the detail and the HTTP status."""
+
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 _STATUS = {
@@ -132,20 +141,20 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http_exception)
 
 
-async def _on_wavegate_error(request: Request, error: Exception) -> JSONResponse:
+async def _on_wavegate_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, WavegateError)  # noqa: S101 - registered for this class only
-    return problem_response(error.code, error.detail)
+    return await _answer(request, error.code, error.detail)
 
 
-async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
+async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class only
     errors = [FieldError(loc=list(item["loc"]), msg=str(item["msg"])) for item in error.errors()]
     first = errors[0]
     detail = f"{'.'.join(str(part) for part in first.loc)}: {first.msg}"
-    return problem_response("invalid", detail, errors=errors)
+    return await _answer(request, "invalid", detail, errors=errors)
 
 
-async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class only
     status = 422 if error.status_code == 400 else error.status_code  # FastAPI's word for a form it cannot read
     code = _CODE_OF_STATUS.get(status, "invalid" if status < 500 else "internal")
@@ -155,7 +164,25 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
         headers["Allow"] = ", ".join(_allowed(request))
     if error.status_code == 404:
         detail = f"nothing at {request.url.path}"
-    return problem_response(code, detail, status=status, headers=headers)
+    return await _answer(request, code, detail, status=status, headers=headers)
+
+
+async def _answer(
+    request: Request,
+    code: str,
+    detail: str = "",
+    *,
+    status: int | None = None,
+    errors: Sequence[FieldError] = (),
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """The problem as a page for a browser, else as a document."""
+    page: PageMaker | None = getattr(request.app.state, "problem_page", None)
+    if page is None or request.url.path.startswith(API) or "text/html" not in request.headers.get("accept", ""):
+        return problem_response(code, detail, status=status, errors=errors, headers=headers)
+    response = await run_in_threadpool(page, request, code, detail, status or status_of(code))
+    response.headers.update(headers or {})
+    return response
 
 
 def _allowed(request: Request) -> list[str]:
@@ -198,7 +225,12 @@ class Boundary:
             scope["app"].state.failures += 1
             if begun:
                 raise
-            await problem_response("internal")(scope, receive, send)
+            try:
+                response = await _answer(Request(scope), "internal")
+            except Exception:  # the page of an error must not hide the error
+                log.exception("problem_page_failed path=%s", scope["path"])
+                response = problem_response("internal")
+            await response(scope, receive, send)
 
 
 def not_found(what: str, name: str) -> UsageError:

@@ -1,5 +1,5 @@
-"""The dashboard: server-made pages that stay up to date. `create_web` is its only door."""
+"""The dashboard: server-made pages that stay up to date. `add_web` is its only door."""
 
-from wavegate_server.web.app import create_web
+from wavegate_server.web.app import add_web
 
-__all__ = ["create_web"]
+__all__ = ["add_web"]

@@ -1,53 +1,24 @@
 """What an operator can do from a rollout's page: the same function as the API's, as POST forms.
 
 A form of another site cannot send these: the Origin must be this server (browsers always say it on POST), and the cookie is
-SameSite. After the change the browser is sent back to the page, so a reload repeats nothing.
+SameSite. After the change the browser is sent back to the page, so a reload repeats nothing; what cannot be done is said on the page.
 """
-
-from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 
 from wavegate_server.adapters.database import write
 from wavegate_server.adapters.orders import Orders
-from wavegate_server.adapters.reads import RolloutDetail
 from wavegate_server.adapters.rollout_actions import act_on_rollout
 from wavegate_server.adapters.tokens import Scope
 from wavegate_server.api.auth import same_origin
 from wavegate_server.core.actions import ACTIONS, Action
 from wavegate_server.web.desk import Desk
+from wavegate_server.web.forms import FormProblem
 from wavegate_server.web.render import HEADERS
+from wavegate_server.web.rollout_page import rollout_page
 from wavegate_shared.errors import UsageError
-from wavegate_shared.states import RolloutState, WaveState
 
-__all__ = ["Offer", "add_actions", "offers"]
-
-_OFFERED: dict[str, tuple[Action, ...]] = {
-    RolloutState.DRAFT: ("approve", "abort"),
-    RolloutState.SCHEDULED: ("pause", "abort"),
-    RolloutState.RUNNING: ("pause", "abort", "rollback"),
-    RolloutState.PAUSED: ("resume", "abort", "rollback"),
-    RolloutState.COMPLETED: ("rollback",),
-    RolloutState.CANCELLED: ("rollback",),
-}
-_CAREFUL = frozenset({"abort", "rollback"})
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A button of the page; a careful one asks back first."""
-
-    name: Action
-    careful: bool
-
-
-def offers(rollout: RolloutDetail) -> tuple[Offer, ...]:
-    """The actions that make sense now. The function behind them decides again, on the state it then finds."""
-    names = _OFFERED.get(rollout.row.state, ())
-    waiting = [wave for wave in rollout.waves if wave.state == WaveState.SOAKING and not wave.approved_by]
-    if waiting and rollout.row.state == RolloutState.RUNNING:
-        names = ("approve", *names)
-    return tuple(Offer(name, name in _CAREFUL) for name in names)
+__all__ = ["add_actions"]
 
 
 def add_actions(router: APIRouter, desk: Desk) -> None:
@@ -56,12 +27,23 @@ def add_actions(router: APIRouter, desk: Desk) -> None:
     @router.post("/rollouts/{rollout_id}/{action}")
     def act(request: Request, rollout_id: str, action: str) -> Response:
         principal = desk.principal(request)
-        if not same_origin(request) or not principal.may(Scope.ROLLOUTS):
-            raise UsageError("forbidden", f"{principal.name} may not change rollouts from here")
+        if not same_origin(request):
+            raise UsageError("forbidden", "a change from a browser must come from a page of this server")
         if action not in ACTIONS:
             raise UsageError("not_found", f"no action {action!r}")
-        context = desk.context
-        orders = Orders(context.director, context.tuf_repo, context.settings.topics)
-        with write(context.engine) as session:
-            act_on_rollout(session, rollout_id, action, actor=principal.name, orders=orders, now=desk.now())
+        try:
+            if not principal.may(Scope.ROLLOUTS):
+                raise UsageError("forbidden", f"{principal.name} may not change rollouts from here")
+            _act(desk, rollout_id, action, principal.name)
+        except UsageError as error:
+            if error.code == "not_found":
+                raise
+            return rollout_page(request, desk, rollout_id, FormProblem.of(error, at=action))
         return Response(status_code=303, headers={**HEADERS, "location": f"/rollouts/{rollout_id}"})
+
+
+def _act(desk: Desk, rollout_id: str, action: Action, actor: str) -> None:
+    context = desk.context
+    orders = Orders(context.director, context.tuf_repo, context.settings.topics)
+    with write(context.engine) as session:
+        act_on_rollout(session, rollout_id, action, actor=actor, orders=orders, now=desk.now())

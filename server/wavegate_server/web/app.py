@@ -1,8 +1,9 @@
-"""The dashboard's router: what the pages share, put together once from the server's context."""
+"""The dashboard, added to the API's application: what the pages share, put together once from the server's context."""
 
 import logging
 
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI, Request, Response
+from sqlalchemy.exc import SQLAlchemyError
 
 from wavegate_server.adapters import reads
 from wavegate_server.adapters.database import read
@@ -15,16 +16,16 @@ from wavegate_server.web.desk import Desk
 from wavegate_server.web.live import Ticker, add_events
 from wavegate_server.web.login import add_login
 from wavegate_server.web.pages import add_pages
-from wavegate_server.web.render import Renderer, page_route
+from wavegate_server.web.render import Renderer, SignedOut, page_route, viewer_of
 from wavegate_server.web.series import add_series
 
-__all__ = ["create_web"]
+__all__ = ["add_web"]
 
 log = logging.getLogger(__name__)
 
 
-def create_web(context: Context) -> APIRouter:
-    """Every page, for `app.include_router`; the API and the pages share one application and one sign-in."""
+def add_web(app: FastAPI, context: Context) -> APIRouter:
+    """Add every page to the API's application, which shares the sign-in; a browser's errors become pages. Gives the pages' router."""
     if vendor.missing():
         log.warning("vendor_missing files=%s hint=%r", ",".join(vendor.missing()), vendor.ADVICE)
     assets = load_assets()
@@ -37,7 +38,18 @@ def create_web(context: Context) -> APIRouter:
     add_actions(router, desk)
     add_compress(router, desk)
     add_events(router, Ticker(lambda: _revision(context)), desk.principal)
+    app.include_router(router)
+    app.state.problem_page = lambda *problem: _problem_page(desk, *problem)
     return router
+
+
+def _problem_page(desk: Desk, request: Request, code: str, detail: str, status: int) -> Response:
+    """The page of an error outside all pages; whoever is signed in keeps the navigation, unless the database is the trouble."""
+    try:
+        viewer = desk.viewer(request)
+    except (SignedOut, SQLAlchemyError):
+        viewer = viewer_of(request)
+    return desk.renderer.server_problem(request, viewer, code, detail, status)
 
 
 def _revision(context: Context) -> int:

@@ -8,7 +8,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, HTTPException, Request, Response
 
 __all__ = ["Assets", "add_assets", "load_assets"]
 
@@ -61,7 +61,7 @@ def add_assets(router: APIRouter, assets: Assets) -> None:
     def static(request: Request, name: str) -> Response:
         file = assets.files.get(name)
         if file is None:
-            return Response("not found", 404, media_type="text/plain")
+            raise HTTPException(404)
         headers = {
             "cache-control": _FOR_EVER if request.query_params.get("v") == file.digest else "no-cache",
             "etag": f'"{file.digest}"',

@@ -1,50 +1,26 @@
-"""Compression on a model's page: what it shows, and the forms that start and cancel a job. The API's functions do the work."""
+"""The forms of a model's page that start and cancel a compression job. The API's functions do the work.
 
-from typing import Annotated, Any
+A form that is refused comes back on its page: the message at the field, and what was typed still in it.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
-from sqlmodel import Session
 
-from wavegate_server.adapters import reads
-from wavegate_server.adapters.bundle_keep import is_kept
-from wavegate_server.adapters.compress_jobs import ask_cancel, create_job, get_job, job_page
+from wavegate_server.adapters.compress_jobs import ask_cancel, check_time, create_job, get_job
 from wavegate_server.adapters.database import write
 from wavegate_server.adapters.tokens import Principal, Scope
 from wavegate_server.api.auth import same_origin
-from wavegate_server.core.budget import default_budget
-from wavegate_server.core.class_limits import over_limit
-from wavegate_server.web.compress_words import job_view
 from wavegate_server.web.desk import Desk
+from wavegate_server.web.forms import FormProblem
+from wavegate_server.web.model_page import model_page
 from wavegate_server.web.render import HEADERS
 from wavegate_shared.errors import UsageError
 
-__all__ = ["TIMES_MIN", "add_compress", "compression"]
+__all__ = ["add_compress"]
 
-TIMES_MIN = (5, 10, 20, 60)
-_JOBS = 8
-
-
-def compression(session: Session, desk: Desk, model: reads.ModelDetail) -> dict[str, Any]:
-    """What the page of a model needs: its newest jobs, what the form offers, and versions above a class's limits."""
-    limits = desk.context.settings.class_limits
-    metrics = {version.number: version.metric for version in model.versions}
-    jobs = job_page(session, model=model.row.name, limit=_JOBS).items
-    kept = [version for version in model.versions if is_kept(version.info)]
-    above = {
-        version.number: over_limit(int(version.info["parameters"]), version.info.get("flops"), limits)
-        for version in model.versions
-        if version.info.get("parameters")
-    }
-    originals = [version for version in kept if version.parent is None]
-    return {
-        "jobs": [job_view(job, metrics[job.version]) for job in jobs if job.version in metrics],
-        "choices": kept,
-        "first_choice": (originals or kept)[0].number if kept else None,
-        "default_budget": default_budget(model.versions[0].metric, model.versions[0].slo) if model.versions else "",
-        "classes": reads.fleet_summary(session, desk.now()).classes,
-        "times": TIMES_MIN,
-        "above": above,
-    }
+_BUDGET_MAX = 300
 
 
 def add_compress(router: APIRouter, desk: Desk) -> None:
@@ -54,44 +30,87 @@ def add_compress(router: APIRouter, desk: Desk) -> None:
     def start(
         request: Request,
         name: str,
-        version: Annotated[str, Form(max_length=9)] = "",
-        budget: Annotated[str, Form(max_length=300)] = "",
-        hardware_class: Annotated[str, Form(alias="class", max_length=63)] = "",
-        minutes: Annotated[str, Form(max_length=9)] = "",
+        version: Annotated[str, Form()] = "",
+        budget: Annotated[str, Form()] = "",
+        hardware_class: Annotated[str, Form(alias="class")] = "",
+        minutes: Annotated[str, Form()] = "",
     ) -> Response:
-        principal = _allowed(desk, request)
+        principal = _from_here(desk, request)
+        typed = {"version": version, "budget": budget, "class": hardware_class, "minutes": minutes}
+        try:
+            _may(principal)
+            job = _start(desk, name, typed, principal.name)
+        except _Refused as refused:
+            return model_page(request, desk, name, FormProblem.of(refused.error, refused.at, typed))
+        return _back(name, job)
+
+    @router.post("/compress-jobs/{job_id}/cancel")
+    def cancel(request: Request, job_id: int) -> Response:
+        principal = _from_here(desk, request)
+        with desk.session() as session:
+            model = get_job(session, job_id).model
+        try:
+            _may(principal)
+            with write(desk.context.engine) as session:
+                ask_cancel(session, job_id, actor=principal.name, now=desk.now())
+        except _Refused as refused:
+            return model_page(request, desk, model, FormProblem.of(refused.error))
+        except UsageError as error:
+            return model_page(request, desk, model, FormProblem.of(error))
+        return _back(model, job_id)
+
+
+class _Refused(Exception):
+    """What is wrong with a form, and at which field."""
+
+    def __init__(self, error: UsageError, at: str = "") -> None:
+        super().__init__(error)
+        self.error, self.at = error, at
+
+
+def _start(desk: Desk, name: str, typed: Mapping[str, str], actor: str) -> int:
+    """The number of the new job. Raises _Refused."""
+    at = "version"
+    try:
+        version = _number(typed["version"])
+        at = "minutes"
+        time_s = 60.0 * _number(typed["minutes"])
+        check_time(time_s)
+        at = "budget"
+        budget = typed["budget"].strip()
+        if len(budget) > _BUDGET_MAX:
+            raise UsageError("invalid", f"a budget of {len(budget)} characters; at most {_BUDGET_MAX}")
         with write(desk.context.engine) as session:
             job = create_job(
                 session,
                 model=name,
-                version=_number(version),
-                budget=budget.strip(),
-                device_class=hardware_class,
-                time_s=60.0 * _number(minutes),
-                actor=principal.name,
+                version=version,
+                budget=budget,
+                device_class=typed["class"],
+                time_s=time_s,
+                actor=actor,
                 now=desk.now(),
             )
-        return _back(name, job.id or 0)
-
-    @router.post("/compress-jobs/{job_id}/cancel")
-    def cancel(request: Request, job_id: int) -> Response:
-        principal = _allowed(desk, request)
-        with write(desk.context.engine) as session:
-            ask_cancel(session, job_id, actor=principal.name, now=desk.now())
-            job = get_job(session, job_id)
-        return _back(job.model, job_id)
+            return job.id or 0
+    except UsageError as error:
+        raise _Refused(error, "version" if error.code in ("not_found", "conflict") else at) from error
 
 
-def _allowed(desk: Desk, request: Request) -> Principal:
+def _from_here(desk: Desk, request: Request) -> Principal:
     principal = desk.principal(request)
-    if not same_origin(request) or not principal.may(Scope.MODELS):
-        raise UsageError("forbidden", f"{principal.name} may not compress models from here")
+    if not same_origin(request):
+        raise UsageError("forbidden", "a change from a browser must come from a page of this server")
     return principal
+
+
+def _may(principal: Principal) -> None:
+    if not principal.may(Scope.MODELS):
+        raise _Refused(UsageError("forbidden", f"{principal.name} may not compress models from here"))
 
 
 def _number(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise UsageError("invalid", f"{text!r} is no number")
+        raise UsageError("invalid", f"{text[:20]!r} is no number")
     return int(text)
 
 

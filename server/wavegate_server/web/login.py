@@ -56,7 +56,9 @@ def add_login(router: APIRouter, desk: Desk) -> None:
         with write(desk.context.engine) as session:
             principal = check_token(session, token.strip(), desk.now())
             cookie = start_session(session, principal, desk.now()) if principal else None
-        return _signed_in(cookie, local_path(follow)) if cookie else _form(desk, request, failed=True, status=401)
+        if cookie:
+            return _signed_in(cookie, local_path(follow))
+        return _form(desk, request, failed=True, status=401, follow=follow)
 
     @router.post("/logout")
     def logout(request: Request) -> Response:
@@ -84,8 +86,8 @@ def _redeem(desk: Desk, key: str) -> str | None:
         return redeem_login_key(session, key, desk.now())
 
 
-def _form(desk: Desk, request: Request, *, failed: bool, status: int) -> Response:
-    follow = local_path(request.query_params.get("next"))
+def _form(desk: Desk, request: Request, *, failed: bool, status: int, follow: str = "") -> Response:
+    follow = local_path(follow or request.query_params.get("next"))
     return desk.renderer.page(request, "login.html", viewer_of(request), status=status, failed=failed, follow=follow)
 
 

@@ -7,13 +7,12 @@ from fastapi import APIRouter, Request, Response
 from sqlmodel import Session
 
 from wavegate_server.adapters import reads
-from wavegate_server.web.actions import offers
-from wavegate_server.web.compress import compression
 from wavegate_server.web.desk import Desk
-from wavegate_server.web.evidence import gate_view
 from wavegate_server.web.filters import FleetView, fleet_view
+from wavegate_server.web.model_page import model_page
 from wavegate_server.web.part_cache import PartCache
 from wavegate_server.web.render import HTML, is_part, packed
+from wavegate_server.web.rollout_page import rollout_page
 
 __all__ = ["add_pages"]
 
@@ -84,11 +83,7 @@ def _add_models(router: APIRouter, desk: Desk) -> None:
 
     @router.get("/models/{name}")
     def model(request: Request, name: str) -> Response:
-        viewer = desk.viewer(request)
-        with desk.session() as session:
-            detail, revision = reads.model_detail(session, name), reads.revision(session)
-            shown = compression(session, desk, detail)
-        return desk.renderer.page(request, "model.html", viewer, model=detail, revision=revision, **shown)
+        return model_page(request, desk, name)
 
 
 def _add_rollouts(router: APIRouter, desk: Desk) -> None:
@@ -102,13 +97,7 @@ def _add_rollouts(router: APIRouter, desk: Desk) -> None:
 
     @router.get("/rollouts/{rollout_id}")
     def rollout(request: Request, rollout_id: str) -> Response:
-        viewer = desk.viewer(request)
-        with desk.session() as session:
-            detail, revision = reads.rollout_detail(session, rollout_id), reads.revision(session)
-        views = {gate.id: gate_view(gate.evidence) for gate in detail.gates}
-        return desk.renderer.page(
-            request, "rollout.html", viewer, rollout=detail, views=views, actions=offers(detail), revision=revision
-        )
+        return rollout_page(request, desk, rollout_id)
 
 
 def _fleet(session: Session, desk: Desk, view: FleetView) -> dict[str, Any]:

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from wavegate_server.adapters.tokens import Principal, Scope
-from wavegate_server.web import compress_words, formats, i18n, pictures, words
+from wavegate_server.api.problems import status_of
+from wavegate_server.web import compress_words, formats, forms, i18n, pictures, words
 from wavegate_server.web.assets import Assets
-from wavegate_shared.errors import UsageError, WavegateError
+from wavegate_shared.errors import WavegateError
 
 __all__ = [
     "HEADERS",
@@ -51,9 +53,13 @@ HEADERS = {
     "vary": "hx-request, accept-encoding, accept-language, cookie",
 }
 HTML = "text/html; charset=utf-8"
+PROBLEMS = (
+    "conflict", "forbidden", "internal", "invalid", "method_not_allowed", "not_found", "precondition_failed", "too_large",
+    "unauthenticated",
+)  # fmt: skip
+"""Codes that have a heading of their own on the problem page."""
 _TEMPLATES = Path(__file__).parent / "templates"
 _WORTH_PACKING = 1024
-_STATUS = {"not_found": 404, "conflict": 409, "forbidden": 403, "precondition_failed": 412}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +97,14 @@ class Renderer:
             difference=words.difference,
             donut=pictures.donut,
             in_order=words.in_order,
+            known_problems=PROBLEMS,
             languages=i18n.LANGUAGES,
             policy_text=words.policy_text,
             sparkline=pictures.sparkline,
             stacked=pictures.stacked,
             version_counts=words.version_counts,
         )
+        self._environment.filters["wrong"] = forms.wrong
         self._environment.filters.update({name: getattr(formats, name) for name in formats.__all__ if name != "NONE"})
 
     def page(self, request: Request, name: str, viewer: Viewer, *, status: int = 200, **data: Any) -> Response:
@@ -132,10 +140,18 @@ class Renderer:
             "compress": compress_words.CompressWords(t),
         }
 
-    def problem(self, request: Request, viewer: Viewer, error: WavegateError) -> Response:
+    def problem(
+        self, request: Request, viewer: Viewer, code: str, detail: str, *, status: int | None = None
+    ) -> Response:
         """An error as a page, with its stable code."""
-        status = _STATUS.get(error.code, 400)
-        return self.page(request, "problem.html", viewer, status=status, code=error.code, detail=error.detail)
+        status = status_of(code) if status is None else status
+        return self.page(request, "problem.html", viewer, status=status, code=code, detail=detail)
+
+    def server_problem(self, request: Request, viewer: Viewer, code: str, detail: str, status: int) -> Response:
+        """The same for what no page of ours said: an address that is none, a method that is not taken, a failure."""
+        own = i18n.catalogue(viewer.language).get(f"problem.text.{code}", "")
+        own = own.format_map({"path": request.url.path}) if own else ""
+        return self.page(request, "problem.html", viewer, status=status, code=code, detail=detail, own=own)
 
 
 def is_part(request: Request) -> bool:
@@ -178,9 +194,14 @@ class PageRoute(APIRoute):
                 return await handler(request)
             except SignedOut:
                 return _to_login(request)
-            except (UsageError, WavegateError) as error:
-                log.info("page_refused path=%s code=%s", request.url.path, error.code)
-                return self.pages.problem(request, viewer_of(request, getattr(request.state, "principal", None)), error)
+            except WavegateError as error:
+                code, detail = error.code, error.detail
+            except RequestValidationError as error:
+                first = error.errors()[0]
+                code, detail = "invalid", f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+            log.info("page_refused path=%s code=%s", request.url.path, code)
+            viewer = viewer_of(request, getattr(request.state, "principal", None))
+            return self.pages.problem(request, viewer, code, detail)
 
         return handle
 

@@ -6,7 +6,7 @@ from tests.support.web_server import Dashboard
 from wavegate_server.adapters import reads
 from wavegate_server.adapters.database import read
 from wavegate_server.adapters.tokens import Role
-from wavegate_server.web.actions import offers
+from wavegate_server.web.rollout_page import offers
 
 ROLLOUT = "r5-address-match"
 
@@ -36,10 +36,23 @@ def test_another_site_or_a_viewer_changes_nothing(dashboard: Dashboard, role: Ro
     assert state(dashboard) == "running"
 
 
-def test_an_action_that_does_not_fit_is_a_conflict(dashboard: Dashboard) -> None:
+def test_an_action_that_does_not_fit_is_said_on_the_page(dashboard: Dashboard) -> None:
     with dashboard.client() as client:
-        assert client.post("/rollouts/r4-address-match/pause").status_code == 409
+        answer = client.post("/rollouts/r4-address-match/pause", headers={"Accept-Language": "zh"})
+        assert answer.status_code == 409
+        assert '<p class="error" role="alert"><strong>当前状态不允许</strong> <span lang="en">' in answer.text
+        assert 'data-path="/rollouts/r4-address-match"' in answer.text
+        assert "<h1>address-match v4</h1>" in answer.text
         assert client.post(f"/rollouts/{ROLLOUT}/dance").status_code == 404
+        assert client.post("/rollouts/nope/pause").status_code == 404
+
+
+def test_who_may_not_act_is_told_so_on_the_page(dashboard: Dashboard) -> None:
+    with dashboard.client(Role.VIEWER) as client:
+        answer = client.post(f"/rollouts/{ROLLOUT}/abort")
+    assert answer.status_code == 403
+    assert "a-viewer may not change rollouts from here" in answer.text
+    assert "<h1>address-match v5</h1>" in answer.text
 
 
 def test_offers_fit_the_state(shared: Dashboard) -> None:

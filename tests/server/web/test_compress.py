@@ -83,21 +83,53 @@ def test_the_form_queues_a_job_and_comes_back_to_it(dashboard: Dashboard) -> Non
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("changes", "status", "at", "words"),
     [
-        ({"version": "1", "budget": "smaller", "minutes": "5"}, "not understood"),
-        ({"version": "9", "budget": "size=-10%", "minutes": "5"}, "no version 9"),
-        ({"version": "x", "budget": "size=-10%", "minutes": "5"}, "is no number"),
-        ({"version": "1", "budget": "size=-10%", "minutes": "0"}, "between 10 and"),
+        ({"budget": "smaller"}, 422, "budget", "not understood"),
+        ({"budget": "size=-10%," * 40}, 422, "budget", "at most 300"),
+        ({"version": "9"}, 404, "version", "no version 9"),
+        ({"version": "x"}, 422, "version", "is no number"),
+        ({"minutes": "0"}, 422, "minutes", "between 10 and"),
     ],
 )
-def test_a_wrong_form_is_a_page_that_says_so(dashboard: Dashboard, fields: dict[str, str], words: str) -> None:
+def test_a_wrong_form_stays_on_its_page_and_keeps_what_was_typed(
+    dashboard: Dashboard, changes: dict[str, str], status: int, at: str, words: str
+) -> None:
+    fields = {"version": "2", "budget": "size=-10%", "class": "pi4", "minutes": "20", **changes}
     with dashboard.client() as admin:
         answer = admin.post(f"{URL}/compress", data=fields)
-    assert answer.status_code in (400, 404)
-    assert words in answer.text
+    page = answer.text
+    assert answer.status_code == status
+    assert f'data-path="{URL}"' in page
+    assert re.search(rf'name="{at}"[^>]* aria-invalid="true" autofocus aria-describedby="{at}-error', page)
+    message = re.search(rf'<p class="error" id="{at}-error" role="alert">(.*?)</p>', page)
+    assert message is not None
+    assert words in message[1]
+    assert page.count("aria-invalid") == 1
+    assert f'value="{fields["budget"].strip()}"' in page
+    assert "<option selected>pi4</option>" in page
+    if at == "budget":
+        assert '<option value="2" selected>' in page
+        assert '<option value="20" selected>' in page
     with read(dashboard.context.engine) as session:
         assert len(job_page(session).items) == 5
+
+
+def test_a_form_for_a_model_that_is_not_there_is_a_problem(dashboard: Dashboard) -> None:
+    fields = {"version": "1", "budget": "size=-10%", "minutes": "5"}
+    with dashboard.client() as admin:
+        assert admin.post("/models/nope/compress", data=fields).status_code == 404
+
+
+def test_what_cannot_be_cancelled_is_said_on_the_models_page(dashboard: Dashboard) -> None:
+    with dashboard.client() as admin:
+        answer = admin.post("/compress-jobs/1/cancel")
+    assert answer.status_code == 409
+    assert (
+        '<p class="error" role="alert"><strong>Not in this state</strong> <span lang="en">job 1 has ended: met'
+        in answer.text
+    )
+    assert 'id="job-4"' in answer.text
 
 
 def test_cancelling_from_the_page(dashboard: Dashboard) -> None:

@@ -19,9 +19,12 @@ def test_a_token_becomes_a_session(dashboard: Dashboard) -> None:
 
 def test_a_wrong_token_is_told_so(dashboard: Dashboard) -> None:
     with dashboard.client(None) as client:
-        answer = client.post("/login", data={"token": "wgt_wrong"})
+        answer = client.post("/login", data={"token": "wgt_wrong", "next": "/rollouts"})
     assert answer.status_code == 401
-    assert 'role="alert"' in answer.text
+    assert 'aria-describedby="token-error"' in answer.text
+    assert '<p class="error" id="token-error" role="alert">' in answer.text
+    assert '<input type="hidden" name="next" value="/rollouts">' in answer.text
+    assert "wgt_wrong" not in answer.text
     assert "set-cookie" not in answer.headers
 
 

@@ -116,7 +116,7 @@ def test_what_does_not_exist_is_a_page_with_a_code(client: TestClient, path: str
 
 
 def test_a_cursor_that_is_not_ours_is_refused(client: TestClient) -> None:
-    assert client.get("/fleet?cursor=%21%21").status_code == 400
+    assert client.get("/fleet?cursor=%21%21").status_code == 422
 
 
 def test_an_empty_server_says_what_to_do_next(tmp_path: Path) -> None:

@@ -4,6 +4,11 @@
   const root = document.documentElement;
   root.classList.add("js");
 
+  // --- a form that was refused is answered under its own address: the page's address is the one to load again ---
+  if (document.body.dataset.path !== location.pathname + location.search) {
+    history.replaceState(null, "", document.body.dataset.path + location.hash);
+  }
+
   // --- live: the server says "something changed", the page fetches its own part again ---
   const state = document.getElementById("live-state");
   const url = document.body.dataset.events;
