@@ -1,5 +1,6 @@
 # One way in. `make help` lists the targets; each sets up what it needs, and does nothing twice.
 PYTHON ?= python3
+START := $(shell date +%s)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -15,9 +16,10 @@ help:  ## list the targets
 demo: $(VENV)/.run  ## run the whole life of a model version on 8 devices (DEMO_ARGS='--keep', '--json out.json')
 	@$(BIN)/wavegate demo $(DEMO_ARGS)
 
-test: setup  ## run the tests (in parallel, then the demo alone), end to end on the embedded broker
+test: setup  ## run the tests (the demo alone, then the rest in parallel), end to end on the embedded broker
+	$(BIN)/python -m pytest -m "serial and not slow" $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -n 3 -m "not serial and not slow and not mosquitto and not browser" $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m serial $(PYTEST_ARGS)
+	@echo "make test took $$(($$(date +%s) - $(START))) s"
 
 setup: $(VENV)/.dev  ## install everything development needs into .venv
 

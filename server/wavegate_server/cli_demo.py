@@ -36,12 +36,15 @@ def demo(
         Path | None, typer.Option(help="Work below this directory instead of a temporary one.", file_okay=False)
     ] = None,
     bundle: Annotated[Path, typer.Option(help="The original's bundle.", exists=True, file_okay=False)] = _BUNDLE,
+    devices: Annotated[
+        int, typer.Option(help="How many devices; fewer need less memory and processor time.", min=2, max=8)
+    ] = 8,
     rate: Annotated[float, typer.Option(help="Requests per second and device.", min=1, max=50)] = 10.0,
     facts: Annotated[
         Path | None, typer.Option(help="Run nothing: judge the facts an earlier run wrote with --json.", exists=True)
     ] = None,
 ) -> None:
-    """Run the whole life of a model version on this machine: server, broker, eight devices, four versions.
+    """Run the whole life of a model version on this machine: server, broker, devices, four versions.
 
     v1 is rolled out to all; v2 is compressed on the spot and promoted; v3 is refused by the canary; v4 passes every check
     but is caught by the gate and rolled back. Every request of the traffic generator is counted.
@@ -51,7 +54,7 @@ def demo(
     if facts is not None:
         raise typer.Exit(conclude(msgspec.json.decode(facts.read_bytes(), type=Result).facts, 0.0, json_file))
     with _workplace(directory) as work:
-        raise typer.Exit(_run(work, bundle, rate, json_file, keep=keep))
+        raise typer.Exit(_run(work, bundle, rate, json_file, device_count=devices, keep=keep))
 
 
 class DeviceResult(msgspec.Struct):
@@ -87,13 +90,13 @@ def _workplace(directory: Path | None) -> Iterator[Path]:
         yield directory.resolve()
 
 
-def _run(work: Path, bundle: Path, rate: float, json_file: Path | None, *, keep: bool) -> int:
+def _run(work: Path, bundle: Path, rate: float, json_file: Path | None, *, device_count: int, keep: bool) -> int:
     """Play all acts; whatever happens, no process is left."""
     from wavegate_server.demo.fleet import DEVICES, Fleet
     from wavegate_server.demo.story import MODEL, Story, collect
 
     signal.signal(signal.SIGTERM, _interrupt)
-    started = time.monotonic()
+    started, devices = time.monotonic(), DEVICES[:device_count]
     console = Console(highlight=False)
 
     def say(text: str) -> None:
@@ -105,13 +108,13 @@ def _run(work: Path, bundle: Path, rate: float, json_file: Path | None, *, keep:
         try:
             say("starting the server (HTTPS API, dashboard) and the broker")
             say(f"server: {fleet.start_server()}")
-            fleet.bring_up(DEVICES, say)
-            fleet.start_traffic(DEVICES, MODEL)
+            fleet.bring_up(devices, say)
+            fleet.start_traffic(devices, MODEL)
             for act in (story.v1_to_all, story.v2_promoted, story.v3_refused, story.v4_rolled_back):
                 act()
             if not keep:
                 fleet.stop_traffic()
-            facts, traffic = collect(fleet, story.act), fleet.traffic()
+            facts, traffic = collect(fleet, story.act, devices), fleet.traffic()
             print_comparison(story.comparison)
             print_devices(facts, traffic)
             code = conclude(facts, time.monotonic() - started, json_file)

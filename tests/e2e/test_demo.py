@@ -1,22 +1,28 @@
-"""The demo as users run it: a real server, broker and eight agents; every promise held, and each one able to fail."""
+"""The demo as users run it: a real server, broker and agents; every promise held, and each one able to fail."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+
+from tests.support.waiting import wait_until
+from wavegate_server.cli_demo import conclude
+from wavegate_server.demo.promises import Facts
 
 pytestmark = [pytest.mark.e2e, pytest.mark.serial]
 
 WAVEGATE = str(Path(sys.executable).with_name("wavegate"))
 ENV = {**os.environ, "WAVEGATE_BROKER": "embedded"}
 PROMISES = ["v1_rolled_out", "v2_promoted", "v3_refused", "v4_rolled_back", "none_dropped"]
+INFERENCE_OF_THE_LAST = {2: "devices/gateway-berlin/agent.sock", 8: "devices/gateway-shenzhen/agent.sock"}
+"""By number of devices: the socket that is there once all of them run."""
 
 
 def processes_below(directory: Path) -> list[str]:
@@ -30,15 +36,6 @@ def processes_below(directory: Path) -> list[str]:
         if str(directory).encode() in text and entry.name != str(os.getpid()):
             found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
     return found
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return condition()
 
 
 @pytest.fixture(scope="module")
@@ -97,35 +94,81 @@ def _break_dropped(facts: dict[str, Any]) -> None:
 def test_a_broken_promise_changes_the_exit_code(
     demo: tuple[dict[str, Any], str, Path], tmp_path: Path, spoil: Callable[[dict[str, Any]], None], name: str
 ) -> None:
-    """The facts of the real run with one thing changed: the same command, the same judgement."""
-    result, _, _ = demo
-    (tmp_path / "facts.json").write_text(json.dumps(result))
-    assert judge(tmp_path) == (0, True, set())
-    changed = json.loads(json.dumps(result))
-    spoil(changed["facts"])
-    (tmp_path / "facts.json").write_text(json.dumps(changed))
-    assert judge(tmp_path) == (1, False, {name})
+    """The facts of the real run with one thing changed, judged by what the command ends with."""
+    facts = demo[0]["facts"]
+    assert judged(facts, tmp_path) == (0, True, set())
+    changed = json.loads(json.dumps(facts))
+    spoil(changed)
+    assert judged(changed, tmp_path) == (1, False, {name})
 
 
-def judge(directory: Path) -> tuple[int, bool, set[str]]:
-    """Exit code, `ok` and the broken promises of `wavegate demo --facts`."""
-    arguments = [WAVEGATE, "demo", "--facts", str(directory / "facts.json"), "--json", str(directory / "out.json")]
-    done = subprocess.run(arguments, env=ENV, capture_output=True, text=True, check=False, timeout=60)
+def judged(facts: dict[str, Any], directory: Path) -> tuple[int, bool, set[str]]:
+    """Exit code, `ok` and the broken promises by which the command concludes these facts."""
+    code = conclude(msgspec.convert(facts, Facts), 0.0, directory / "out.json")
+    return code, *outcome(directory)
+
+
+def outcome(directory: Path) -> tuple[bool, set[str]]:
     out = json.loads((directory / "out.json").read_text())
-    return done.returncode, out["ok"], {promise["name"] for promise in out["promises"] if not promise["held"]}
+    return out["ok"], {promise["name"] for promise in out["promises"] if not promise["held"]}
+
+
+@pytest.mark.timeout(420)
+def test_the_command_ends_with_that_exit_code(demo: tuple[dict[str, Any], str, Path], tmp_path: Path) -> None:
+    """`wavegate demo --facts` of the real run's file, and of one with a request dropped."""
+    for spoil, expected in ((lambda _facts: None, (0, True, set())), (_break_dropped, (1, False, {"none_dropped"}))):
+        result = json.loads(json.dumps(demo[0]))
+        spoil(result["facts"])
+        (tmp_path / "facts.json").write_text(json.dumps(result))
+        arguments = [WAVEGATE, "demo", "--facts", str(tmp_path / "facts.json"), "--json", str(tmp_path / "out.json")]
+        done = subprocess.run(arguments, env=ENV, capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, *outcome(tmp_path)) == expected
+
+
+@pytest.fixture
+def sigint_reaches_children() -> Iterator[None]:
+    """A process that was started in the background ignores SIGINT, and its children inherit that: not here."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def end_early(directory: Path, end: signal.Signals, *, when: str, devices: int) -> None:
+    """Start a demo, end it when a file appears, and see that nothing of it lives on."""
+    arguments = [WAVEGATE, "demo", "--directory", str(directory / "w"), "--devices", str(devices)]
+    with subprocess.Popen(arguments, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        wait_until((directory / "w" / when).exists, when, timeout_s=120)
+        assert len(processes_below(directory)) > 1
+        child.send_signal(end)
+        child.wait(30)
+    wait_until(lambda: processes_below(directory) == [], "the end of every process")
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.usefixtures("sigint_reaches_children")
+def test_interrupted_it_leaves_no_process_behind(tmp_path: Path) -> None:
+    end_early(tmp_path, signal.SIGINT, when=INFERENCE_OF_THE_LAST[2], devices=2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.usefixtures("sigint_reaches_children")
 @pytest.mark.parametrize(
     ("end", "when"),
-    [(signal.SIGINT, "devices/gateway-shenzhen/agent.sock"), (signal.SIGKILL, "server/serve.json")],
+    [(signal.SIGINT, INFERENCE_OF_THE_LAST[8]), (signal.SIGKILL, "server/serve.json")],
     ids=["ctrl-c", "kill -9"],
 )
-def test_interrupted_it_leaves_no_process_behind(tmp_path: Path, end: signal.Signals, when: str) -> None:
-    arguments = [WAVEGATE, "demo", "--directory", str(tmp_path / "w")]
-    with subprocess.Popen(arguments, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
-        assert wait_for((tmp_path / "w" / when).exists, 120), f"{when} did not come up"
-        assert len(processes_below(tmp_path)) > 1
-        child.send_signal(end)
-        child.wait(30)
-    assert wait_for(lambda: processes_below(tmp_path) == [], 20), processes_below(tmp_path)
+def test_all_eight_devices_interrupted_leave_no_process_behind(tmp_path: Path, end: signal.Signals, when: str) -> None:
+    end_early(tmp_path, end, when=when, devices=8)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(420)
+def test_two_devices_keep_every_promise(tmp_path: Path) -> None:
+    arguments = [WAVEGATE, "demo", "--directory", str(tmp_path / "w"), "--json", str(tmp_path / "out.json")]
+    done = subprocess.run(
+        [*arguments, "--devices", "2"], env=ENV, capture_output=True, text=True, check=False, timeout=400
+    )
+    assert (done.returncode, *outcome(tmp_path)) == (0, True, set()), done.stdout[-4000:] + done.stderr[-2000:]
+    devices = json.loads((tmp_path / "out.json").read_text())["devices"]
+    assert [device["id"] for device in devices] == ["locker-berlin", "gateway-berlin"]

@@ -13,7 +13,7 @@ import yaml
 
 from wavegate_server.adapters.bundles import open_bundle
 from wavegate_server.demo.bad_versions import refused_bundle, treacherous_bundle
-from wavegate_server.demo.fleet import DEVICES, DemoDevice, Fleet, Say
+from wavegate_server.demo.fleet import DemoDevice, Fleet, Say
 from wavegate_server.demo.promises import DeviceFacts, Facts
 from wavegate_server.demo.traffic import DeviceStats
 from wavegate_shared.errors import UsageError
@@ -22,7 +22,9 @@ from wavegate_shared.manifest import Comparison
 __all__ = ["Act", "Story", "collect"]
 
 MODEL = "address-match"
-BLOCK_S, BASELINE_BLOCKS, SOAK_S = 1.0, 20, 20.0
+BLOCK_S, BASELINE_BLOCKS = 1.0, 20
+SOAK_S, GOOD_SOAK_S = 20.0, 5.0
+"""How long a bad version may take to be found out, and how long a good one is watched: five blocks, one more than needed."""
 BUDGET = "size=-70%,drop=2pt,speed=1.1x"
 _ENDED = ("completed", "rolled_back", "cancelled")
 _ROLLOUT_TIMEOUT_S = 180.0
@@ -35,7 +37,7 @@ _SETTINGS = (
     ("--margin", "accuracy=5pt"),
     ("--margin", "p99=20pt"),
     ("--margin", "errors=5pt"),
-    ("--probation", "3s"),
+    ("--probation", "2s"),
     ("--probation-requests", "15"),
     ("--deadline", "60s"),
 )
@@ -90,7 +92,7 @@ class Story:
             raise UsageError("budget_not_met", "no candidate met the demo's budget: " + _reasons(answer))
         self.comparison = msgspec.convert(answer["comparison"], list[Comparison])
         self._take(out, 2)
-        self._roll_out(2, "--waves", "canary=1,rest", "--soak", "8s")
+        self._roll_out(2, "--waves", "canary=1,rest", "--soak", f"{GOOD_SOAK_S:g}s")
 
     def v3_refused(self) -> None:
         """A version whose golden set fails on the device; the server was told not to look."""
@@ -166,7 +168,7 @@ def _reasons(answer: dict[str, Any]) -> str:
     return "; ".join(f"{candidate['recipe']}: {candidate['reason']}" for candidate in answer["candidates"])
 
 
-def collect(fleet: Fleet, act: Act, devices: Sequence[DemoDevice] = DEVICES) -> Facts:
+def collect(fleet: Fleet, act: Act, devices: Sequence[DemoDevice]) -> Facts:
     """Everything the promises are judged from: counts of the traffic generator, rollouts and reports of the API."""
     views = {number: fleet.rollout(name) for number, name in act.rollouts.items()}
     traffic = fleet.traffic()
