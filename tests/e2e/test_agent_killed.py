@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.waiting import wait_until
 from wavegate_agent.adapters.status_socket import read_status
 from wavegate_server.demo.fleet import DemoDevice, Fleet
 from wavegate_server.demo.processes import Processes, command
@@ -70,13 +71,6 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         made.api.close()
 
 
-def wait(condition: Any, what: str, seconds: float = 90.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-
-
 def workers(state: Path) -> list[int]:
     """Worker processes that serve out of this state directory."""
     found = []
@@ -100,7 +94,7 @@ def test_a_version_arrives_through_any_number_of_kills(fleet: Fleet, tmp_path: P
     chance = random.Random(11)
     in_trial = 0
     for _ in range(KILLS):
-        wait(lambda: agent.slot(), "the agent does not come up")
+        wait_until(lambda: agent.slot(), "a status of the agent")
         time.sleep(chance.uniform(0.0, 1.5))
         state = agent.slot().get("state")
         if state in ("loading", "golden", "bench", "ready", "swapping", "probation"):
@@ -109,12 +103,12 @@ def test_a_version_arrives_through_any_number_of_kills(fleet: Fleet, tmp_path: P
                 continue
         agent.kill()
         agent.start()
-    wait(lambda: fleet.rollout(rollout)["devices"].get("proven", 0) == 1, "not proven")
-    wait(lambda: agent.slot().get("serving") == 1, "it does not serve")
+    wait_until(lambda: fleet.rollout(rollout)["devices"].get("proven", 0) == 1, "a proven version")
+    wait_until(lambda: agent.slot().get("serving") == 1, "a serving version")
     size = sum(a["size_bytes"] for a in fleet.api.get(f"/models/{MODEL}/versions/1")["artifacts"])
     assert fleet.reports(DEVICE.id)[-1]["bytes_fetched"] <= size
     assert agent.end() == 0
-    wait(lambda: not workers(agent.state), "a worker outlived its agent", 15)
+    wait_until(lambda: not workers(agent.state), "the end of the agent's workers", timeout_s=15)
 
 
 def test_a_killed_agent_takes_its_workers_along_and_serves_again(fleet: Fleet, tmp_path: Path) -> None:
@@ -122,10 +116,10 @@ def test_a_killed_agent_takes_its_workers_along_and_serves_again(fleet: Fleet, t
     agent.start()
     policy = ("--waves", "all=100%", "--soak", "0s", "--probation", "0s", "--probation-requests", "0")
     rollout = fleet.wavegate("rollout", "create", MODEL, "1", "--devices", "all", *policy)["id"]
-    wait(lambda: fleet.rollout(rollout)["devices"].get("proven", 0) == 1, "not proven")
+    wait_until(lambda: fleet.rollout(rollout)["devices"].get("proven", 0) == 1, "a proven version")
     before = json.loads(json.dumps(agent.slot()))
     agent.kill()
-    wait(lambda: not workers(agent.state), "a worker outlived its agent", 15)
+    wait_until(lambda: not workers(agent.state), "the end of the agent's workers", timeout_s=15)
     agent.start()
-    wait(lambda: agent.slot().get("serving") == before["serving"], "it does not serve again")
+    wait_until(lambda: agent.slot().get("serving") == before["serving"], "the version before serves again")
     assert agent.end() == 0

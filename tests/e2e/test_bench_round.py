@@ -11,8 +11,9 @@ import pytest
 import yaml
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from tests.e2e.test_agent_killed import KilledAgent, wait
+from tests.e2e.test_agent_killed import KilledAgent
 from tests.support.bundles import write_pair_bundle
+from tests.support.waiting import wait_until
 from wavegate_agent.sdk import Client as Inference
 from wavegate_server.adapters import onnx_files
 from wavegate_server.adapters.bundles import open_bundle, write_bundle
@@ -91,15 +92,15 @@ class World:
         return self.fleet.api.get(f"/bench-rounds/{name}")
 
     def finished(self, name: str) -> dict[str, Any]:
-        wait(lambda: self.round(name)["finished_at"], "the round does not end", 180)
+        wait_until(lambda: self.round(name)["finished_at"], "the end of the round", timeout_s=180)
         return self.round(name)
 
     def still_as_before(self) -> None:
         """The live version is what it was, its order stands again, the round left nothing behind."""
-        wait(lambda: self.agent.slot().get("state") == "idle", "the device does not come to rest")
+        wait_until(lambda: self.agent.slot().get("state") == "idle", "a device at rest")
         slot = self.agent.slot()
         assert (slot["serving"], slot["model"], slot["version"]) == (1, MODEL, 1)
-        wait(lambda: len(list((self.agent.state / "models").glob("[0-9a-f]*"))) == 1, "the original stays on disk")
+        wait_until(lambda: len(list((self.agent.state / "models").glob("[0-9a-f]*"))) == 1, "only one version on disk")
         device = self.fleet.api.get(f"/devices/{DEVICE.id}")
         assert (device["model"], device["version"], device["assigned_version"]) == (MODEL, 1, 1)
         assert device["quarantined"] == []
@@ -141,7 +142,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         policy = ("--waves", "all=100%", "--soak", "0s", "--probation", "0s", "--probation-requests", "0")
         rollout = fleet.wavegate("rollout", "create", MODEL, "1", "--devices", "all", *policy)["id"]
         try:
-            wait(lambda: fleet.rollout(rollout)["state"] == "completed", "the first version does not arrive", 180)
+            wait_until(
+                lambda: fleet.rollout(rollout)["state"] == "completed", "the first version everywhere", timeout_s=180
+            )
             yield made
         finally:
             made.agent.end()
@@ -151,7 +154,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def test_candidates_are_measured_while_the_live_version_serves(world: World) -> None:
     with Traffic(world.agent.state / "infer.sock") as traffic:
         name = world.ask()
-        wait(lambda: world.round(name)["candidates"][0]["finished_at"], "the first is not measured", 180)
+        wait_until(
+            lambda: world.round(name)["candidates"][0]["finished_at"], "the first candidate's figures", timeout_s=180
+        )
         traffic.every_s = 4.0  # mostly nobody there: the second one need not rest
         shown = world.finished(name)
     assert (shown["state"], shown["device"]) == ("done", DEVICE.id), shown["reason"]
@@ -175,7 +180,9 @@ def test_candidates_are_measured_while_the_live_version_serves(world: World) -> 
 
 def test_a_power_cut_in_the_middle_of_a_round(world: World) -> None:
     name = world.ask()
-    wait(lambda: world.agent.slot().get("state") in ("loading", "golden", "bench"), "no trial begins", 60)
+    wait_until(
+        lambda: world.agent.slot().get("state") in ("loading", "golden", "bench"), "the begin of a trial", timeout_s=60
+    )
     world.agent.kill()
     world.agent.start()
     shown = world.finished(name)

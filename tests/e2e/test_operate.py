@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bundles import write_pair_bundle
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -102,10 +102,7 @@ class Walk:
             self.rollout = found.group()
 
     def _wait_for(self, path: Path) -> None:
-        deadline = time.monotonic() + 60
-        while not path.exists():
-            assert time.monotonic() < deadline, f"{path.name} did not come up"
-            time.sleep(0.1)
+        wait_until(path.exists, path.name)
         if path.name == "serve.json":
             self.url = json.loads(path.read_text())["url"]
             self.env["WAVEGATE_SERVER"] = self.url

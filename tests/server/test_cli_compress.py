@@ -10,7 +10,8 @@ import pytest
 from tests.support.api_server import Api
 from tests.support.bundles import write_pair_bundle
 from tests.support.cli import Cli
-from tests.support.compress_jobs import Queue, until
+from tests.support.compress_jobs import Queue
+from tests.support.waiting import wait_until
 from wavegate_server.adapters.tokens import Role
 from wavegate_server.cli import run
 from wavegate_server.compress.recipes import named
@@ -188,4 +189,4 @@ def test_ctrl_c_asks_and_a_no_leaves_it_running(
     told = cli("compress", "pairs@1", "--budget", "size=-10%", code=1)
     assert len(asked) == 1
     assert "goes on" in told.err
-    until(lambda: queue.job(1).state == "not_met")
+    wait_until(lambda: queue.job(1).state == "not_met")

@@ -11,7 +11,8 @@ import pytest
 from sqlmodel import select
 
 from tests.support.api_server import Api
-from tests.support.compress_jobs import Queue, alive, until
+from tests.support.compress_jobs import Queue, alive
+from tests.support.waiting import wait_until
 from wavegate_server.adapters import clock
 from wavegate_server.adapters.audit import verify_chain
 from wavegate_server.adapters.compress_jobs import ask_cancel, event_page
@@ -82,13 +83,13 @@ def test_killed_with_its_server_it_goes_on_from_its_finished_steps(queue: Queue)
     command = [sys.executable, "-m", "tests.support.compress_server", str(queue.api.context.settings.data_dir)]
     server = subprocess.Popen(command)
     try:
-        until(lambda: "quantising" in stages(queue, number))
+        wait_until(lambda: "quantising" in stages(queue, number))
         family = children_of(server.pid)
     finally:
         server.kill()
         server.wait()
     assert family
-    until(lambda: not any(alive(pid) for pid in family))
+    wait_until(lambda: not any(alive(pid) for pid in family))
     assert queue.job(number).state == "running"
     assert len(versions(queue)) == 2
     assert queue.runner().run_next()
@@ -126,7 +127,7 @@ def test_a_cancelled_job_leaves_no_process(queue: Queue, child: Any, tmp_path: P
         TELL + call + STEP + "from wavegate_server.compress.children import run_child\nrun_child('sleeper', {})\n"
     )
     queue.runner(module).start()
-    until(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text() != "")
+    wait_until(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text() != "")
     inner = int((tmp_path / "pid").read_text())
     outer = children_of(os.getpid())
     assert alive(inner)
@@ -135,7 +136,7 @@ def test_a_cancelled_job_leaves_no_process(queue: Queue, child: Any, tmp_path: P
             assert ask_cancel(session, number, actor="tester", now=clock.now()) is changed
     job = queue.until_state(number, "cancelled")
     assert "cancelled" in job.reason
-    until(lambda: not alive(inner))
+    wait_until(lambda: not alive(inner))
     assert not any(alive(pid) for pid in outer if pid not in children_of(os.getpid()))
     assert len(versions(queue)) == 2
     queue.close()
@@ -146,7 +147,7 @@ def test_a_child_that_ignores_the_signal_is_killed(queue: Queue, child: Any, mon
     monkeypatch.setattr("wavegate_server.adapters.job_child.GRACE_S", 0.5)
     number = queue.add()
     queue.runner(child("import signal\nsignal.signal(15, signal.SIG_IGN)\n" + TELL + STEP + "time.sleep(90)\n")).start()
-    until(lambda: queue.job(number).progress != {})
+    wait_until(lambda: queue.job(number).progress != {})
     with write(queue.api.context.engine) as session:
         ask_cancel(session, number, actor="tester", now=clock.now())
     queue.until_state(number, "cancelled")
@@ -157,7 +158,7 @@ def test_two_jobs_at_once_queue_up_and_run_in_their_order(queue: Queue, child: A
     gate = tmp_path / "go"
     wait = f"while not os.path.exists({str(gate)!r}): time.sleep(0.02)\n"
     queue.runner(child(TELL + STEP + wait + DONE)).start()
-    until(lambda: queue.job(first).progress != {})
+    wait_until(lambda: queue.job(first).progress != {})
     assert (queue.job(first).state, queue.job(second).state) == ("running", "queued")
     gate.touch()
     jobs = [queue.until_state(number, "not_met") for number in (first, second)]
@@ -170,7 +171,7 @@ def test_a_server_that_stops_puts_its_job_back(queue: Queue, child: Any) -> None
     number = queue.add()
     runner = queue.runner(child(TELL + STEP + "time.sleep(90)\n"))
     runner.start()
-    until(lambda: queue.job(number).progress != {})
+    wait_until(lambda: queue.job(number).progress != {})
     runner.stop()
     job = queue.job(number)
     assert (job.state, job.attempt) == ("queued", 0)

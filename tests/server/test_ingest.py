@@ -10,7 +10,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from tests.support.broker import KINDS, Client, running_broker
-from tests.support.ingest import NOW, Handlers, database, hello, rows, state, wait_until, window
+from tests.support.ingest import NOW, Handlers, database, hello, rows, state, window
+from tests.support.waiting import wait_until
 from wavegate_server.adapters.database import write
 from wavegate_server.adapters.mqtt import Downlink
 from wavegate_server.adapters.tables import Device, TelemetryWindow
@@ -172,7 +173,7 @@ def test_a_device_enrolled_just_now_is_heard(world: World) -> None:
         pause.wait(0.02)
         return any(each.device_id == "dev-new" for each in rows(world.engine, TelemetryWindow))
 
-    wait_until(heard, 3.0)
+    wait_until(heard, timeout_s=3.0)
 
 
 def test_requests_bypass_the_database(world: World) -> None:
@@ -254,4 +255,4 @@ def test_over_a_broker_each_message_counts_once_through_a_restart_of_the_ingest(
 def test_the_condition_helper_can_fail() -> None:
     never: Callable[[], bool] = lambda: False  # noqa: E731
     with pytest.raises(AssertionError):
-        wait_until(never, 0.05)
+        wait_until(never, timeout_s=0.05)

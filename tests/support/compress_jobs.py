@@ -4,22 +4,19 @@
 not depend on what was being computed.
 """
 
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.api_server import Api
+from tests.support.waiting import wait_until
 from wavegate_server.adapters import clock
 from wavegate_server.adapters.compress_jobs import create_job, get_job
 from wavegate_server.adapters.database import read, write
 from wavegate_server.adapters.tables import CompressJob
 from wavegate_server.compress_runner import CompressRunner
 
-__all__ = ["SMALL", "Queue", "alive", "until"]
+__all__ = ["SMALL", "Queue", "alive"]
 
-_PAUSE = threading.Event()
 SMALL = "tests.support.small_job"
 
 
@@ -57,20 +54,12 @@ class Queue:
             return get_job(session, number)
 
     def until_state(self, number: int, *states: str) -> CompressJob:
-        until(lambda: self.job(number).state in states)
+        wait_until(lambda: self.job(number).state in states, f"job {number} {states}")
         return self.job(number)
 
     def close(self) -> None:
         for runner in self.runners:
             runner.stop()
-
-
-def until(holds: Callable[[], bool], seconds: float = 90) -> None:
-    """Wait for a condition, at most so long."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        _PAUSE.wait(0.05)  # of real processes there is nothing to wait on but their effect
 
 
 def alive(pid: int) -> bool:

@@ -1,6 +1,5 @@
 """A fleet database and messages for the ingest's tests."""
 
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +18,7 @@ from wavegate_shared.histogram import Histogram
 from wavegate_shared.states import DeviceState, Outcome
 from wavegate_shared.wire import REPORT_TYPE, Hello, Report, SignedReport, StateEvent, Window
 
-__all__ = ["NOW", "Handlers", "Keys", "database", "hello", "report", "rows", "state", "wait_until", "window"]
+__all__ = ["NOW", "Handlers", "Keys", "database", "hello", "report", "rows", "state", "window"]
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
@@ -130,13 +129,3 @@ class Handlers:
     def apply(self, session: Session, device_id: str, message: object, now: datetime) -> None:
         self.fail(message)
         self.applied.append((device_id, message))
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    """Wait for a condition that other threads bring about."""
-    pause = threading.Event()
-    for _ in range(int(timeout_s / 0.01)):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it did not happen in time")

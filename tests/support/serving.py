@@ -5,13 +5,13 @@ import os
 import signal
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.waiting import wait_until
 from wavegate_agent.adapters.worker_host import WorkerExit, WorkerHost, WorkerSettings
 from wavegate_agent.sdk import Client
 from wavegate_shared.errors import WavegateError
@@ -27,14 +27,6 @@ def running_host(directory: Path, **settings: Any) -> Iterator[WorkerHost]:
         yield host
     finally:
         host.close()
-
-
-def wait_until(condition: Callable[[], bool], what: str = "the condition") -> None:
-    """Wait for a condition, within a deadline."""
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not come true"
-        time.sleep(0.005)
 
 
 def wait_for_exits(host: WorkerHost) -> list[WorkerExit]:

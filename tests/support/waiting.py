@@ -10,7 +10,7 @@ _PAUSE = threading.Event()
 
 
 def wait_until(
-    condition: Callable[[], object], what: str = "the condition", *, timeout_s: float = 20.0, every_s: float = 0.01
+    condition: Callable[[], object], what: str = "the condition", *, timeout_s: float = 90.0, every_s: float = 0.01
 ) -> None:
     """Return as soon as the condition holds.
 

@@ -23,8 +23,10 @@ __all__ = ["Act", "Story", "collect"]
 
 MODEL = "address-match"
 BLOCK_S, BASELINE_BLOCKS = 1.0, 20
-SOAK_S, GOOD_SOAK_S = 20.0, 5.0
-"""How long a bad version may take to be found out, and how long a good one is watched: five blocks, one more than needed."""
+SOAK_S, GOOD_SOAK_S = 60.0, 5.0
+"""How long a bad version may take to be found out (an alarm ends the wave at once; most come within 15 s), and how long a good
+one is watched: five blocks, one more than the gate needs.
+"""
 BUDGET = "size=-70%,drop=2pt,speed=1.1x"
 _ENDED = ("completed", "rolled_back", "cancelled")
 _ROLLOUT_TIMEOUT_S = 180.0

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.support.models import linear_version, text_version
-from tests.support.serving import Clients, Raw, kill, request_body, running_host, wait_for_exits, wait_until
+from tests.support.serving import Clients, Raw, kill, request_body, running_host, wait_for_exits
+from tests.support.waiting import wait_until
 from wavegate_agent.adapters.worker_host import WorkerHost
 from wavegate_agent.sdk import Client
 from wavegate_shared.errors import DeviceError

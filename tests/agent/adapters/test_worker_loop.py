@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.models import linear_version
-from tests.support.serving import Raw, kill, request_body, running_host, wait_until
+from tests.support.serving import Raw, kill, request_body, running_host
+from tests.support.waiting import wait_until
 from wavegate_agent.adapters.worker_host import WorkerHost
 from wavegate_shared.errors import DeviceError
 

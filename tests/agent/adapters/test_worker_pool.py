@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.models import linear_version
-from tests.support.serving import kill, wait_until
+from tests.support.serving import kill
+from tests.support.waiting import wait_until
 from wavegate_agent.adapters import worker_pool
 from wavegate_agent.adapters.worker_pool import WorkerPool
 from wavegate_agent.adapters.worker_process import WorkerProcess

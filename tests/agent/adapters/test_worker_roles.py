@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from tests.support.models import linear_version
-from tests.support.serving import Clients, kill, running_host, wait_for_exits, wait_until
+from tests.support.serving import Clients, kill, running_host, wait_for_exits
+from tests.support.waiting import wait_until
 from wavegate_agent.sdk import Client
 
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.support.broker import KINDS, Client, Files, TestAuthority, broker_settings, running_broker
-from tests.support.ingest import wait_until
+from tests.support.waiting import wait_until
 from wavegate_server.adapters import broker_process
 from wavegate_server.adapters.authority import Authority
 from wavegate_server.adapters.broker_process import RunningBroker, read_revoked, start_broker

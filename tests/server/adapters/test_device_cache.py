@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ingest import Keys, database, report, wait_until
+from tests.support.ingest import Keys, database, report
+from tests.support.waiting import wait_until
 from wavegate_server.adapters.database import write
 from wavegate_server.adapters.device_cache import DeviceCache
 from wavegate_server.adapters.tables import Device
@@ -32,7 +33,7 @@ def test_a_revocation_is_seen_within_the_caches_age_and_told_once(tmp_path: Path
         assert device is not None
         device.state = "revoked"
         session.add(device)
-    wait_until(lambda: cache.active("dev-1") is None, 3.0)
+    wait_until(lambda: cache.active("dev-1") is None, timeout_s=3.0)
     cache.refresh(0)
     assert told == [{}, {"dev-1": "serial-dev-1"}]
     cache.repeat_revoked()

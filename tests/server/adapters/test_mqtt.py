@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.broker import KINDS, Client, TestAuthority, running_broker
-from tests.support.ingest import wait_until
+from tests.support.waiting import wait_until
 from wavegate_server.adapters.broker_process import RunningBroker
 from wavegate_server.adapters.mqtt import Ack, Downlink, Uplink
 from wavegate_shared.errors import TransferError

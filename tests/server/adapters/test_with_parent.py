@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ingest import wait_until
+from tests.support.waiting import wait_until
 from wavegate_server.adapters import with_parent
 
 LAUNCHER = str(Path(with_parent.__file__))
