@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlmodel import select
 
 from tests.support.api_server import Api
 from tests.support.cli import Cli
 from wavegate_server.adapters.database import write
-from wavegate_server.adapters.tables import Rollout
+from wavegate_server.adapters.tables import AuditEvent, Device, Rollout, RolloutDevice, Version
 
 
 @pytest.fixture
@@ -91,8 +92,29 @@ def test_the_actions_say_what_became_of_it(cli: Cli, fleet: Api) -> None:
 def test_roll_back_of_a_finished_rollout(cli: Cli, fleet: Api) -> None:
     rollout = create(cli)
     _end(fleet, rollout, "completed")()
+    with write(fleet.context.engine) as session:
+        second = session.exec(select(Version).where(Version.model == "pairs", Version.number == 2)).one()
+        second.state = "published"
+        session.get_one(Device, "kiosk-1").running = {"main": {"model": "pairs", "version": 1}}
+        session.get_one(RolloutDevice, (rollout, "kiosk-1")).previous_version = 2
     state = cli("rollout", "rollback", rollout, "--reason", "complaints", "--json").json["state"]
     assert state in ("rolling_back", "rolled_back")
+
+
+def test_roll_back_of_a_first_version_is_refused_and_changes_nothing(cli: Cli, fleet: Api) -> None:
+    rollout = create(cli)
+    _end(fleet, rollout, "completed")()
+    with write(fleet.context.engine) as session:
+        session.get_one(Device, "kiosk-1").running = {"main": {"model": "pairs", "version": 1}}
+        audited = len(session.exec(select(AuditEvent)).all())
+
+    assert "version 1 of pairs cannot be rolled back" in cli("rollout", "rollback", rollout, code=1).err
+
+    with write(fleet.context.engine) as session:
+        version = session.exec(select(Version).where(Version.model == "pairs", Version.number == 1)).one()
+        assert not version.denied
+        assert len(session.exec(select(AuditEvent)).all()) == audited
+        assert session.get_one(Rollout, rollout).state == "completed"
 
 
 @pytest.mark.parametrize(("state", "code"), [("completed", 0), ("rolled_back", 3), ("cancelled", 3)])

@@ -14,6 +14,7 @@ from sqlmodel import col, select
 from tests.support.fleet_db import START, FleetDb, fleet_db, second_of_traffic
 from wavegate_server.adapters import audit
 from wavegate_server.adapters.database import read, write
+from wavegate_server.adapters.rollout_actions import act_on_rollout
 from wavegate_server.adapters.tables import GateDecision, Outbox, Rollout, RolloutWave, Version
 from wavegate_server.config import Settings
 from wavegate_server.core.gate import replay
@@ -189,6 +190,28 @@ def test_a_version_that_is_wrong_on_live_traffic_is_taken_back(tmp_path: Path) -
     assert (row.state, back.slots["main"].release_seq, back.slots["main"].allow_older) == ("rolled_back", 1, True)
     assert final[-1].verdict == "rollback"
     assert final[-1].sentence.startswith(f"{touched[0]}: live accuracy fell 97.5 % -> 62.5 % (margin 5.0 pt)")
+
+
+def test_a_rollback_takes_back_the_version_also_where_later_canaries_failed(tmp_path: Path) -> None:
+    with fleet_db(tmp_path, devices=8) as db:
+        world = scene(db, tmp_path)
+        world.seconds(11)
+        first = db.rollout(2, NAMES, **POLICY)
+        world.until(lambda: db.state(first) == "completed")
+        world.fails, world.slow = {3: "golden_failed"}, {4: 30}
+        refused = db.rollout(3, NAMES[:4], **POLICY)
+        world.until(lambda: db.state(refused) == "rolled_back")
+        world.seconds(11)
+        bad = db.rollout(4, NAMES[4:], **POLICY)
+        world.until(lambda: db.state(bad) == "rolled_back")
+        assert set(world.running.values()) == {2}
+
+        with write(db.engine) as session:
+            act_on_rollout(session, first, "rollback", actor="ana", orders=db.orders, now=db.now)
+        world.until(lambda: db.state(first) == "rolled_back")
+
+        assert reason(db, first) == "rolled back by ana; 8 back on their previous version"
+    assert set(world.running.values()) == {1}
 
 
 def test_every_stored_decision_replays_bit_for_bit(tmp_path: Path) -> None:

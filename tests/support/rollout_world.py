@@ -39,7 +39,16 @@ def new_view(sizes: tuple[int, ...] = (1, 3), *, policy: Policy | None = None, p
         policy=policy or quiet_policy(),
         waves=tuple(WaveView(n, f"wave {n + 1}", WaveState.PENDING, size) for n, size in enumerate(sizes)),
         devices=tuple(
-            DeviceView(name, wave, AssignmentState.SCHEDULED, previous_version=previous, last_seen=START)
+            DeviceView(
+                name,
+                wave,
+                AssignmentState.SCHEDULED,
+                previous_version=previous,
+                runs=previous,
+                ordered=previous,
+                back=previous,
+                last_seen=START,
+            )
             for wave, name in names
         ),
         since=START - timedelta(days=1),
@@ -105,16 +114,22 @@ class World:
         for name in transition.publish:
             deadline = self.now + timedelta(seconds=view.policy.deadline_s)
             devices[name] = replace(
-                devices[name], state=AssignmentState.PUBLISHED, published_at=self.now, deadline=deadline
+                devices[name],
+                state=AssignmentState.PUBLISHED,
+                published_at=self.now,
+                deadline=deadline,
+                ordered=view.version,
             )
         for name in transition.restore:
-            devices[name] = replace(devices[name], rollback_seq=2)
+            old = devices[name]
+            devices[name] = replace(old, rollback_seq=2, ordered=old.back, current=True)
         self.published += transition.publish
         self.restored += transition.restore
         self.denied |= transition.deny
         self.view = replace(
             view,
             state=transition.state or view.state,
+            reason=view.reason if transition.reason is None else transition.reason,
             wave=view.wave if transition.wave is None else transition.wave,
             waves=self._waves(transition),
             devices=tuple(devices.values()),
@@ -135,6 +150,11 @@ class World:
         after = after_restore_report if device.rollback_seq else after_report
         progress = after(device.state, outcome)
         self._move(name, progress.state, progress.accepted, progress.swapped, code)
+        if outcome is Outcome.PROVEN:
+            self.view = replace(
+                self.view,
+                devices=tuple(replace(d, runs=d.ordered) if d.device == name else d for d in self.view.devices),
+            )
 
     def everyone_reports(self, outcome: Outcome) -> None:
         """All devices at work come to the same end."""
@@ -179,10 +199,10 @@ def run_to_end(world: World, answer: Callable[[World, str], None], *, rounds: in
     for _ in range(rounds):
         world.step()
         for device in world.view.devices:
-            if device.state in (AssignmentState.PUBLISHED, AssignmentState.ACCEPTED, AssignmentState.SWAPPED):
-                answer(world, device.device)
-            elif world.view.state is RolloutState.ROLLING_BACK and device.rollback_seq:
+            if world.view.state is RolloutState.ROLLING_BACK and device.rollback_seq:
                 world.reports(device.device, Outcome.PROVEN)
+            elif device.state in (AssignmentState.PUBLISHED, AssignmentState.ACCEPTED, AssignmentState.SWAPPED):
+                answer(world, device.device)
         world.pass_time(30)
         if world.view.state in (RolloutState.COMPLETED, RolloutState.ROLLED_BACK, RolloutState.CANCELLED):
             break

@@ -208,7 +208,9 @@ def _match_inventory(session: Session, device: Device, now: datetime) -> None:
         return
     slot = device.running.get(DEFAULT_SLOT) or {}
     back = bool(row.rollback_seq) and row.rollback_seq == device.assignment_seq
-    if back and row.previous_version and slot.get("version") == row.previous_version and slot.get("state") in _AT_REST:
+    desired = session.get(DeviceAssignment, device.id)
+    target = desired.version if desired is not None and desired.seq == row.rollback_seq else row.previous_version
+    if back and target and slot.get("version") == target and slot.get("state") in _AT_REST:
         if row.state not in (AssignmentState.FAILED.value, AssignmentState.SKIPPED.value):
             _move(session, row, Progress(AssignmentState.ROLLED_BACK, finished=True), now, now)
     elif row.rollback_seq == 0 and row.state in _NOT_YET_ACCEPTED:

@@ -10,7 +10,6 @@ from sqlmodel import Session
 from wavegate_server.adapters.orders import Orders
 from wavegate_server.adapters.rollout_store import check_free, load_view, write_transition
 from wavegate_server.core.actions import Action, act
-from wavegate_shared.states import RolloutState
 
 __all__ = ["act_on_rollout"]
 
@@ -41,7 +40,7 @@ def act_on_rollout(
     """
     view = load_view(session, rollout_id, since=now, lock=True)
     transition = act(view, action, actor=actor, reason=reason, now=now)
-    if action == "rollback" and view.state in (RolloutState.COMPLETED, RolloutState.CANCELLED) and not transition.empty:
-        check_free(session, view)
+    if action == "rollback":
+        check_free(session, view, transition.restore)
     write_transition(session, view, transition, orders, actor=actor, now=now)
     return not transition.empty

@@ -26,6 +26,7 @@ from wavegate_shared.states import AssignmentState, RolloutState, WaveState
 __all__ = ["create_rollout", "find_version", "load_view", "unfinished_rollouts", "write_transition"]
 
 _BATCH = 500
+_NOT_COMING_BACK = [s.value for s in (AssignmentState.ROLLED_BACK, AssignmentState.SKIPPED, AssignmentState.FAILED)]
 _NAMED = 3
 """So many devices are named in a refusal; the rest are counted."""
 
@@ -59,7 +60,7 @@ def create_rollout(
     members = _members(session, devices)
     _check_free(session, [device.id for device in members])
     _check_model(session, members, model)
-    running = {device.id: _running(device, model) for device in members}
+    running = {device.id: _running(device.running, model) for device in members}
     todo = [device for device in members if running[device.id] != version]
     if not todo:
         raise UsageError("conflict", f"every device runs version {version} of {model} already")
@@ -123,9 +124,10 @@ def load_view(session: Session, rollout_id: str, *, since: datetime, lock: bool 
         wave=rollout.wave,
         policy=parse_policy(rollout.policy),
         waves=tuple(_wave_view(row) for row in session.exec(waves)),
-        devices=tuple(_device_views(session, rollout_id)),
+        devices=tuple(_device_views(session, rollout)),
         since=since,
         slo=manifest.slo,
+        reason=rollout.reason,
     )
 
 
@@ -161,6 +163,10 @@ def _check_free(session: Session, devices: Sequence[str], but: str = "") -> None
             .join(Rollout, col(Rollout.id) == RolloutDevice.rollout_id)
             .where(col(RolloutDevice.device_id).in_(devices[at : at + _BATCH]), col(Rollout.state).in_(states))
             .where(Rollout.id != but)
+            .where(
+                (col(Rollout.state) != RolloutState.ROLLING_BACK.value)
+                | ((col(RolloutDevice.rollback_seq) > 0) & col(RolloutDevice.state).not_in(_NOT_COMING_BACK))
+            )
         )
         busy = session.exec(query).first()
         if busy is not None:
@@ -199,13 +205,13 @@ def _check_model(session: Session, devices: Sequence[Device], model: str) -> Non
         )
 
 
-def check_free(session: Session, view: RolloutView) -> None:
-    """Raises UsageError `conflict` when a device of a finished rollout is in another unfinished one by now."""
-    _check_free(session, [device.device for device in view.devices], but=view.id)
+def check_free(session: Session, view: RolloutView, devices: Sequence[str]) -> None:
+    """Raises UsageError `conflict` when one of these devices of a rollout is in another unfinished one by now."""
+    _check_free(session, devices, but=view.id)
 
 
-def _running(device: Device, model: str) -> int:
-    slot = device.running.get(DEFAULT_SLOT) or {}
+def _running(slots: Mapping[str, Any], model: str) -> int:
+    slot = slots.get(DEFAULT_SLOT) or {}
     return int(slot.get("version", 0)) if slot.get("model") == model else 0
 
 
@@ -265,29 +271,52 @@ def _wave_view(row: RolloutWave) -> WaveView:
     )
 
 
-def _device_views(session: Session, rollout_id: str) -> list[DeviceView]:
+def _device_views(session: Session, rollout: Rollout) -> list[DeviceView]:
     query = (
-        select(RolloutDevice, Device.last_seen, DeviceAssignment.rollout_id)
-        .join(Device, col(Device.id) == RolloutDevice.device_id, isouter=True)
-        .join(DeviceAssignment, col(DeviceAssignment.device_id) == RolloutDevice.device_id, isouter=True)
-        .where(RolloutDevice.rollout_id == rollout_id)
+        select(RolloutDevice, DeviceAssignment.rollout_id, DeviceAssignment.version)
+        .join(
+            DeviceAssignment,
+            (col(DeviceAssignment.device_id) == RolloutDevice.device_id) & (DeviceAssignment.model == rollout.model),
+            isouter=True,
+        )
+        .where(RolloutDevice.rollout_id == rollout.id)
         .order_by(col(RolloutDevice.wave), col(RolloutDevice.device_id))
     )
+    said = (
+        select(Device.id, Device.last_seen, Device.running, Device.state)
+        .join(RolloutDevice, col(RolloutDevice.device_id) == Device.id)
+        .where(RolloutDevice.rollout_id == rollout.id)
+    )
+    known = {name: (last_seen, running, state) for name, last_seen, running, state in session.exec(said)}
+    gone: tuple[datetime | None, dict[str, Any], str] = (None, {}, "revoked")
+    good = _good_versions(session, rollout.model)
+    below = max((number for number in good if number < rollout.version), default=0)
     return [
         DeviceView(
             device=row.device_id,
             wave=row.wave,
             state=AssignmentState(row.state),
             previous_version=row.previous_version,
-            current=newest == rollout_id,
+            current=newest == rollout.id,
             published_at=row.published_at,
             accepted_at=row.accepted_at,
             swapped_at=row.swapped_at,
             deadline=row.deadline,
-            last_seen=last_seen,
+            last_seen=known.get(row.device_id, gone)[0],
             code=row.code,
             reason=row.reason,
             rollback_seq=row.rollback_seq,
+            runs=_running(known.get(row.device_id, gone)[1], rollout.model),
+            ordered=version or 0,
+            back=row.previous_version if row.previous_version in good - {rollout.version} else below,
+            revoked=known.get(row.device_id, gone)[2] == "revoked",
         )
-        for row, last_seen, newest in session.exec(query)
+        for row, newest, version in session.exec(query)
     ]
+
+
+def _good_versions(session: Session, model: str) -> set[int]:
+    query = select(Version.number).where(
+        Version.model == model, Version.state == "published", col(Version.denied).is_(False)
+    )
+    return set(session.exec(query))

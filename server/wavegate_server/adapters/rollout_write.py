@@ -9,6 +9,7 @@ from wavegate_server.adapters.orders import Order, OrderBatch, Orders
 from wavegate_server.adapters.tables import Device, GateDecision, Model, Rollout, RolloutDevice, RolloutWave, Version
 from wavegate_server.core import gate
 from wavegate_server.core.plan import DeviceChange, GateRecord, RolloutView, Transition, WaveChange
+from wavegate_server.core.rollout import holders
 from wavegate_shared.assignment import DEFAULT_SLOT
 from wavegate_shared.states import AssignmentState, RolloutState, WaveState
 
@@ -33,11 +34,18 @@ def write_transition(
         _write_wave(session, view.id, wave, now)
     for change in transition.devices:
         _write_device(rows[change.device], change, now)
+    having = {device.device: device.back for device in holders(view)}
     with orders.batch(session, now) as batch:
         for device_id in transition.publish:
             _publish(session, batch, view, rows[device_id], now)
         for device_id in transition.restore:
-            _restore(session, batch, view, rows[device_id], transition.reason or rollout.reason)
+            row = rows[device_id]
+            version = (
+                _version(session, view.model, having[device_id])
+                if device_id in having and transition.action != "rollout.abort"
+                else _way_back(session, view.model, row.previous_version, view.version)
+            )
+            _restore(batch, view, row, version, transition.reason or rollout.reason)
     if transition.gate is not None:
         _write_gate(session, view.id, transition.gate, now)
     _write_aliases(session, view, transition)
@@ -63,8 +71,6 @@ def _write_rollout(rollout: Rollout, transition: Transition, now: datetime) -> N
         rollout.wave = transition.wave
     if transition.state is None:
         return
-    if transition.state is RolloutState.ROLLED_BACK:
-        rollout.reason = f"{rollout.reason}; {transition.sentence}"
     if transition.state is RolloutState.RUNNING and rollout.started_at is None:
         rollout.started_at = now
     rollout.finished_at = now if transition.state in _ENDED else None
@@ -121,9 +127,9 @@ def _publish(session: Session, batch: OrderBatch, view: RolloutView, row: Rollou
     session.add(row)
 
 
-def _restore(session: Session, batch: OrderBatch, view: RolloutView, row: RolloutDevice, reason: str) -> None:
+def _restore(batch: OrderBatch, view: RolloutView, row: RolloutDevice, version: Version | None, reason: str) -> None:
     order = Order(
-        version=_way_back(session, view.model, row.previous_version, view.version),
+        version=version,
         model=view.model,
         rollout=view.id,
         wave=row.wave,
@@ -133,7 +139,6 @@ def _restore(session: Session, batch: OrderBatch, view: RolloutView, row: Rollou
         probation=view.policy.probation,
     )
     row.rollback_seq = batch.give(row.device_id, order)
-    session.add(row)
 
 
 def _version(session: Session, model: str, number: int) -> Version | None:
@@ -193,6 +198,6 @@ def _write_aliases(session: Session, view: RolloutView, transition: Transition) 
     elif transition.state in (RolloutState.ROLLING_BACK, RolloutState.CANCELLED):
         model.challenger = None if model.challenger == view.version else model.challenger
         if transition.state is RolloutState.ROLLING_BACK and model.champion == view.version:
-            model.champion = max((device.previous_version for device in view.devices), default=0) or None
+            model.champion = max((d.back for d in view.devices if d.device in transition.restore), default=0) or None
     model.revision += 1
     session.add(model)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Literal, get_args
 
 from wavegate_server.core.plan import UNFINISHED, DeviceChange, RolloutView, Transition, WaveChange
-from wavegate_server.core.rollout import roll_back
+from wavegate_server.core.rollout import holders, roll_back, roll_back_again
 from wavegate_shared.errors import UsageError
 from wavegate_shared.states import AssignmentState, RolloutState, WaveState
 
@@ -21,14 +21,22 @@ _DONE: dict[Action, frozenset[RolloutState]] = {
     "pause": frozenset({RolloutState.PAUSED}),
     "resume": frozenset({RolloutState.RUNNING, RolloutState.SCHEDULED}),
     "abort": frozenset({RolloutState.CANCELLED}),
-    "rollback": frozenset({RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK}),
+    "rollback": frozenset({RolloutState.ROLLED_BACK}),
 }
 _ALLOWED: dict[Action, frozenset[RolloutState]] = {
     "approve": frozenset({RolloutState.DRAFT, RolloutState.RUNNING, RolloutState.PAUSED}),
     "pause": frozenset({RolloutState.RUNNING, RolloutState.SCHEDULED}),
     "resume": frozenset({RolloutState.PAUSED}),
     "abort": UNFINISHED - {RolloutState.ROLLING_BACK},
-    "rollback": frozenset({RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.COMPLETED, RolloutState.CANCELLED}),
+    "rollback": frozenset(
+        {
+            RolloutState.RUNNING,
+            RolloutState.PAUSED,
+            RolloutState.COMPLETED,
+            RolloutState.CANCELLED,
+            RolloutState.ROLLING_BACK,
+        }
+    ),
 }
 _IN_FLIGHT = frozenset({AssignmentState.PUBLISHED, AssignmentState.ACCEPTED, AssignmentState.SWAPPED})
 _NOT_SWAPPED = frozenset({AssignmentState.PUBLISHED, AssignmentState.ACCEPTED, AssignmentState.DEFERRED})
@@ -38,7 +46,7 @@ def act(view: RolloutView, action: Action, *, actor: str, reason: str, now: date
     """The transition of one action; an empty one when it is done already.
 
     Raises:
-        UsageError: `conflict`, when the rollout's state does not allow it.
+        UsageError: `conflict`, when the rollout's state does not allow it, or a rollback could bring no device back.
     """
     if view.state in _DONE[action]:
         return Transition()
@@ -52,7 +60,26 @@ def act(view: RolloutView, action: Action, *, actor: str, reason: str, now: date
         return _resume(view, actor, reason, now)
     if action == "abort":
         return _abort(view, actor, reason)
-    return roll_back(view, f"rolled back by {actor}" + (f": {reason}" if reason else ""), now)
+    if view.state is RolloutState.ROLLING_BACK:
+        return roll_back_again(view, now)
+    return _roll_back(view, actor, reason, now)
+
+
+def _roll_back(view: RolloutView, actor: str, reason: str, now: datetime) -> Transition:
+    transition = roll_back(view, f"rolled back by {actor}" + (f": {reason}" if reason else ""), now)
+    name = f"version {view.version} of {view.model}"
+    if transition.state is RolloutState.CANCELLED:
+        raise UsageError(
+            "conflict",
+            f"{name} cannot be rolled back: no device that runs it has an earlier published, good version to go back to. "
+            "Roll out a newer version instead",
+        )
+    if view.state in (RolloutState.COMPLETED, RolloutState.CANCELLED) and not (holders(view) or transition.restore):
+        raise UsageError(
+            "conflict",
+            f"no device of rollout {view.id} runs {name} any more; revoke the version to have it never run again",
+        )
+    return transition
 
 
 def _plain(state: RolloutState, action: str, sentence: str, reason: str) -> Transition:

@@ -33,7 +33,14 @@ UNFINISHED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class DeviceView:
-    """One device in the rollout. `current`: its newest assignment is this rollout's. Times are None until reached."""
+    """One device in the rollout. Times are None until reached.
+
+    Attributes:
+        current: its newest assignment is this rollout's.
+        runs, ordered: version of the rollout's model that it says it runs, and that its newest assignment names; 0: none.
+        back: version that it can go back to from this rollout's; 0: none.
+        revoked: it is not heard any more.
+    """
 
     device: str
     wave: int
@@ -48,6 +55,10 @@ class DeviceView:
     code: str | None = None
     reason: str = ""
     rollback_seq: int = 0
+    runs: int = 0
+    ordered: int = 0
+    back: int = 0
+    revoked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +96,7 @@ class RolloutView:
     since: datetime
     slo: Slo
     metrics: int = 3
+    reason: str = ""
 
     def members(self, wave: int) -> list[DeviceView]:
         """The devices of one wave."""

@@ -15,6 +15,7 @@ Operators' actions are `actions`.
 Source: DESIGN section 8 (rollout engine).
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -33,10 +34,12 @@ from wavegate_server.core.plan import (
 from wavegate_server.core.verdict import Failure, GateEvidence, Guards, Rules, Verdict
 from wavegate_shared.states import AssignmentState, RolloutState, WaveState
 
-__all__ = ["gate_evidence", "roll_back", "soak_over", "step"]
+__all__ = ["gate_evidence", "holders", "roll_back", "roll_back_again", "soak_over", "step"]
 
 _AT_WORK = frozenset({AssignmentState.PUBLISHED, AssignmentState.ACCEPTED, AssignmentState.SWAPPED})
 _UNSETTLED = _AT_WORK | {AssignmentState.SCHEDULED}
+_NO_WAY_BACK = "there is nothing to go back to, no earlier version is published and good"
+_NAMED = 3
 _TOOK_IT = frozenset({AssignmentState.ACCEPTED, AssignmentState.SWAPPED, AssignmentState.PROVEN})
 
 
@@ -96,46 +99,97 @@ def gate_evidence(view: RolloutView, telemetry: Telemetry | None, now: datetime)
 
 
 def roll_back(view: RolloutView, reason: str, now: datetime) -> Transition:
-    """Give every device that got the new version its own previous one back; devices not reached yet are left alone.
+    """Take the version back wherever it runs among the rollout's devices; devices not reached yet are left alone.
 
     A device that never accepted is not waited for, and one that refused keeps its state; both get the order, because the
-    stored assignment is what a device is answered with for ever. A device that ran nothing before keeps what it runs.
+    stored assignment is what a device is answered with for ever. Where no device that has the version can go back, the
+    rollout is cancelled: it cannot become `rolled_back`.
     """
     changes: list[DeviceChange] = []
     restore: list[str] = []
     deadline = now + timedelta(seconds=view.policy.rollback_deadline_s)
+    having = {device.device for device in holders(view)}
     for device in view.devices:
-        if device.state is AssignmentState.SCHEDULED:
+        if device.device in having:
+            changes.append(_back_change(view, device, deadline))
+            if device.back:
+                restore.append(device.device)
+        elif device.state is AssignmentState.SCHEDULED:
             changes.append(
                 DeviceChange(device.device, AssignmentState.SKIPPED, reason="not reached before the rollback")
             )
-        elif device.current and device.published_at is not None and device.state is not AssignmentState.ROLLED_BACK:
+        elif device.ordered == view.version and device.current and not device.revoked:
             restore.append(device.device)
-            changes.append(_restore_change(device, deadline))
+            changes.append(_withdrawal(device))
+    if having and not having & set(restore):
+        keeps = f"{reason}; {_some(sorted(having))} keep version {view.version}: {_NO_WAY_BACK}"
+        state, said = RolloutState.CANCELLED, keeps
+    else:
+        state, said = RolloutState.ROLLING_BACK, reason
     current = view.waves[view.wave]
     under_way = current.state in (WaveState.RUNNING, WaveState.SOAKING)
     return Transition(
-        state=RolloutState.ROLLING_BACK,
-        reason=reason,
+        state=state,
+        reason=said,
         waves=(WaveChange(current.number, WaveState.FAILED),) if under_way else (),
         devices=tuple(changes),
         restore=tuple(restore),
         deny=True,
-        action="rollout.rolling_back",
-        sentence=reason,
+        action=f"rollout.{state.value}",
+        sentence=said,
     )
 
 
-def _restore_change(device: DeviceView, deadline: datetime) -> DeviceChange:
+def roll_back_again(view: RolloutView, now: datetime) -> Transition:
+    """Order back what did not go back, or could not until now; empty when every device is on its way."""
+    deadline = now + timedelta(seconds=view.policy.rollback_deadline_s)
+    again = [
+        device
+        for device in holders(view)
+        if device.back and (not device.rollback_seq or device.state is AssignmentState.FAILED)
+    ]
+    if not again:
+        return Transition()
+    return Transition(
+        devices=tuple(_back_change(view, device, deadline) for device in again),
+        restore=tuple(device.device for device in again),
+        action="rollout.rolling_back",
+        sentence=f"{len(again)} ordered back again",
+    )
+
+
+def holders(view: RolloutView) -> list[DeviceView]:
+    """The devices that run the version, may run it, or are ordered to by a later rollout; without revoked ones."""
+
+    def has_it(device: DeviceView) -> bool:
+        if device.revoked or device.state is AssignmentState.ROLLED_BACK:
+            return False
+        if device.runs == view.version:
+            return True
+        if not device.current:
+            return device.ordered == view.version
+        return (device.ordered == view.version or device.rollback_seq > 0) and _may_run_it(device)
+
+    return [device for device in view.devices if has_it(device)]
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _withdrawal(device: DeviceView) -> DeviceChange:
     if device.state is AssignmentState.FAILED:
         return DeviceChange(device.device, reason=device.reason)
-    if not _may_run_it(device):
-        return DeviceChange(
-            device.device, AssignmentState.SKIPPED, reason="the order was withdrawn before it was accepted"
-        )
-    if device.previous_version == 0:
-        return DeviceChange(device.device, reason="ran nothing before, so there is nothing to go back to")
-    return DeviceChange(device.device, reason=f"goes back to version {device.previous_version}", deadline=deadline)
+    return DeviceChange(device.device, AssignmentState.SKIPPED, reason="the order was withdrawn before it was accepted")
+
+
+def _back_change(view: RolloutView, device: DeviceView, deadline: datetime) -> DeviceChange:
+    """A device that got the version by a later rollout, or did not go back at the first try, counts as running it."""
+    state = None if _may_run_it(device) else AssignmentState.PROVEN
+    if device.back == 0:
+        return DeviceChange(device.device, state, reason=f"keeps version {view.version}: {_NO_WAY_BACK}")
+    return DeviceChange(device.device, state, reason=f"goes back to version {device.back}", deadline=deadline)
 
 
 def _may_run_it(device: DeviceView) -> bool:
@@ -283,17 +337,55 @@ def _failure(device: DeviceView) -> Failure:
 
 
 def _finish_rollback(view: RolloutView, now: datetime) -> Transition:
-    grace = view.since + timedelta(seconds=view.policy.grace_s)
-    waiting = [
-        device
-        for device in view.devices
-        if device.current and device.rollback_seq and device.previous_version and _may_run_it(device)
-    ]
-    due = [d for d in waiting if d.deadline is None or now >= max(d.deadline, grace)]
-    if len(due) < len(waiting):
-        return Transition()
+    """`rolled_back` once no device has the version; until then the reason names those that do not come by themselves."""
+    waiting = [device for device in holders(view) if not _never_had_it(view, device, now)]
     back = sum(device.state is AssignmentState.ROLLED_BACK for device in view.devices)
     sentence = f"{back} back on their previous version"
-    if waiting:
-        sentence += f", {len(waiting)} will follow when they are heard of again"
-    return Transition(state=RolloutState.ROLLED_BACK, action="rollout.rolled_back", sentence=sentence)
+    cause = _PROGRESS.split(view.reason)[0]
+    if not waiting:
+        return Transition(
+            state=RolloutState.ROLLED_BACK,
+            reason=f"{cause}; {sentence}",
+            action="rollout.rolled_back",
+            sentence=sentence,
+        )
+    late = [text for text in (_lateness(view, device, now) for device in waiting) if text]
+    if not late:
+        return Transition()
+    reason = f"{cause}; {sentence}, {len(waiting)} not yet: {_some(late)}"
+    return Transition() if reason == view.reason else Transition(reason=reason)
+
+
+_PROGRESS = re.compile(r"; \d+ back on their previous version")
+
+
+def _lateness(view: RolloutView, device: DeviceView, now: datetime) -> str:
+    if not device.back:
+        return f"{device.device} cannot go back (no earlier version is published and good)"
+    if device.state is AssignmentState.FAILED:
+        return f"{device.device} did not go back ({device.code or 'failed'})"
+    if not device.rollback_seq:
+        return f"{device.device} can go back now; roll back again"
+    if not _is_late(view, device, now):
+        return ""
+    seen = f"{device.last_seen:%Y-%m-%d %H:%M} UTC" if device.last_seen else "never"
+    return (
+        f"{device.device} is offline (last seen {seen})"
+        if _is_silent(view, device, now)
+        else f"{device.device} is late"
+    )
+
+
+def _is_late(view: RolloutView, device: DeviceView, now: datetime) -> bool:
+    grace = view.since + timedelta(seconds=view.policy.grace_s)
+    return device.deadline is None or now >= max(device.deadline, grace)
+
+
+def _is_silent(view: RolloutView, device: DeviceView, now: datetime) -> bool:
+    return device.last_seen is None or device.last_seen < now - timedelta(seconds=view.policy.heartbeat_s)
+
+
+def _never_had_it(view: RolloutView, device: DeviceView, now: datetime) -> bool:
+    """It accepted, did not say that it swapped, is online past the deadline and says that it runs another version."""
+    other = device.runs != view.version and device.swapped_at is None and device.rollback_seq > 0
+    return other and _is_late(view, device, now) and not _is_silent(view, device, now)

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fleet_db import FleetDb, fleet_db
+from tests.support.fleet_db import MODEL, FleetDb, fleet_db
 from wavegate_server.adapters.database import read, write
 from wavegate_server.adapters.rollout_actions import act_on_rollout
-from wavegate_server.adapters.tables import AuditEvent, Rollout
+from wavegate_server.adapters.tables import AuditEvent, Device, Rollout
 from wavegate_server.core.actions import Action
 from wavegate_shared.errors import UsageError
 
@@ -40,6 +40,7 @@ def test_a_finished_rollout_cannot_be_rolled_back_while_its_devices_are_in_anoth
         first = db.rollout(2, ["locker-00"])
         with write(db.engine) as session:
             session.get_one(Rollout, first).state = "completed"
+            session.get_one(Device, "locker-00").running = {"main": {"model": MODEL, "version": 2}}
         second = db.rollout(3, ["locker-00"])
 
         with pytest.raises(UsageError, match=f"is in rollout {second}"):

@@ -187,17 +187,6 @@ def test_it_is_rolled_back_when_every_device_is_back() -> None:
     assert world.device("d0-0").state is AssignmentState.ROLLED_BACK
 
 
-def test_a_rollback_does_not_wait_for_ever() -> None:
-    world = canary_soaks(World(new_view((1, 7)), loss=0.3))
-    world.step()
-    world.pass_time(world.view.policy.rollback_deadline_s + 1)
-
-    done = world.step()
-
-    assert world.view.state is RolloutState.ROLLED_BACK
-    assert "will follow when they are heard of again" in done.sentence
-
-
 def test_an_order_that_was_never_accepted_is_withdrawn_and_not_waited_for() -> None:
     world = World(new_view((2, 7)), loss=0.3)
     world.step()
@@ -216,7 +205,9 @@ def test_a_device_that_ran_nothing_before_keeps_what_it_has() -> None:
     world.step(evidence=False)
     world.step(evidence=False)
 
-    assert world.view.state is RolloutState.ROLLED_BACK
+    assert world.view.state is RolloutState.CANCELLED
+    assert world.denied
+    assert "d0-0 keep version 2" in world.view.reason
     assert world.device("d0-0").state is AssignmentState.PROVEN
     assert "nothing to go back to" in world.device("d0-0").reason
 
