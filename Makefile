@@ -18,7 +18,7 @@ demo: $(VENV)/.run  ## run the whole life of a model version on 8 devices (DEMO_
 
 test: setup  ## run the tests (the demo alone, then the rest in parallel), end to end on the embedded broker
 	$(BIN)/python -m pytest -m "serial and not slow" $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -n 3 -m "not serial and not slow and not mosquitto and not browser" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not serial and not slow and not mosquitto and not browser" $(PYTEST_ARGS)
 	@echo "make test took $$(($$(date +%s) - $(START))) s"
 
 setup: $(VENV)/.dev  ## install everything development needs into .venv

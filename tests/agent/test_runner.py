@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.agent_world import AgentWorld, FakeHost, RunningAgent
 from tests.support.tuf_world import DEVICE
+from wavegate_agent import runner
 from wavegate_agent.adapters.status_socket import read_status
 from wavegate_shared.assignment import Probation
 from wavegate_shared.errors import DeviceError, UsageError
@@ -211,8 +212,11 @@ def test_a_bench_that_is_interrupted_is_no_failure(running: RunningAgent, world:
     assert running.host.calls.count("bench 2") == 2
 
 
-def test_a_stop_in_the_middle_of_a_trial_is_no_evidence(tmp_path: Path, world: AgentWorld) -> None:
+def test_a_stop_in_the_middle_of_a_trial_is_no_evidence(
+    tmp_path: Path, world: AgentWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A golden set may take minutes; a stop does not wait for it, and costs the version nothing."""
+    monkeypatch.setattr(runner, "_GRACE_S", 0.1)
     host = FakeHost()
     with RunningAgent(tmp_path, world, host) as running:
         running.install(1)

@@ -85,6 +85,7 @@ def workers(state: Path) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_a_version_arrives_through_any_number_of_kills(fleet: Fleet, tmp_path: Path) -> None:
     """At most two kills fall into the candidate's trial (a third would be evidence against it); nothing is fetched twice."""
     agent = KilledAgent(tmp_path / "devices" / DEVICE.id)

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.api_server import Api, open_api, seed_directory
-from tests.support.cli import Cli, served
+from tests.support.cli import Cli, Listener, served
+from wavegate_server.config import Settings
+from wavegate_server.setup import open_trust
 
 
 @pytest.fixture(scope="session")
@@ -22,12 +24,23 @@ def api(seed: Path, tmp_path: Path) -> Iterator[Api]:
         yield opened
 
 
+@pytest.fixture(scope="session")
+def listener(seed: Path) -> Iterator[Listener]:
+    """HTTPS with the authority of the seed, which all its copies share."""
+    front = Listener()
+    with served(front, open_trust(Settings(data_dir=seed)).authority) as front.url:
+        yield front
+
+
 @pytest.fixture
-def cli(api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
+def cli(
+    api: Api, listener: Listener, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Cli]:
     """The command with the environment of an operator on the server's machine."""
     for name in ("WAVEGATE_TOKEN", "WAVEGATE_CA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WAVEGATE_DATA_DIR", str(api.context.settings.data_dir))
-    with served(api.client.app, api.context.authority) as url:
-        monkeypatch.setenv("WAVEGATE_SERVER", url)
-        yield Cli(capsys, url)
+    monkeypatch.setenv("WAVEGATE_SERVER", listener.url)
+    listener.app = api.client.app
+    yield Cli(capsys, listener.url)
+    listener.app = None

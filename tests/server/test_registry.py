@@ -16,12 +16,11 @@ from wavegate_server.adapters.keystore import KeyStore
 from wavegate_server.adapters.objects import Objects
 from wavegate_server.adapters.tables import METADATA, AuditEvent, Model, Version, VersionArtifact
 from wavegate_server.adapters.tuf_repo import TufRepo
-from wavegate_server.compress.job import run_job
-from wavegate_server.core.budget import parse_budget
+from wavegate_server.compress.report import Candidate, JobResult, write_result
 from wavegate_server.demo.bad_versions import refused_bundle
 from wavegate_server.registry import VersionRef, import_bundle, publish
 from wavegate_shared.errors import UsageError
-from wavegate_shared.manifest import Manifest, decode_manifest
+from wavegate_shared.manifest import Comparison, Manifest, decode_manifest
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -51,6 +50,15 @@ class Registry:
     def count(self, table: type[Version | Model | VersionArtifact | AuditEvent]) -> int:
         with read(self.engine) as session:
             return len(session.exec(select(table)).all())
+
+
+SMALLER = Comparison(name="size", unit="MB", before=2.0, after=1.0)
+
+
+def result_of(model: Path) -> JobResult:
+    """What a compression job would hand over, with this file as the chosen candidate."""
+    chosen = Candidate("int8", model, None, 1.0, 1.0, [], [], offered=True, reason="")
+    return JobResult([chosen], chosen, chosen, [SMALLER], 64, [], "", 1.0, 0)
 
 
 @pytest.fixture
@@ -83,11 +91,12 @@ def test_the_same_bundle_again_is_the_same_version(registry: Registry, tmp_path:
 
 def test_a_compressed_bundle_knows_its_parent_and_brings_its_table(registry: Registry, tmp_path: Path) -> None:
     registry.take(write_pair_bundle(tmp_path / "b"))
+    save_model(tmp_path / "small.onnx")
     with open_bundle(tmp_path / "b") as bundle:
-        run_job(bundle, parse_budget("drop=5pt", bundle.spec.metric), tmp_path / "small")
+        write_result(bundle, result_of(tmp_path / "small.onnx"), tmp_path / "small")
     assert registry.take(tmp_path / "small").number == 2
     assert registry.version(2).parent == 1
-    assert registry.manifest(2).comparison[0].name == "size"
+    assert registry.manifest(2).comparison == [SMALLER]
     assert registry.manifest(2).version == 2
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wavegate_server.adapters.authority import Authority
 from wavegate_server.cli import run
 
-__all__ = ["Cli", "Result", "served"]
+__all__ = ["Cli", "Listener", "Result", "served"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,19 @@ class Cli:
         out, err = self.capture.readouterr()
         assert got == code, f"exit code {got}\n{out}\n{err}"
         return Result(got, out, err)
+
+
+class Listener:
+    """An application that hands each request to another one, which a test puts in: one HTTPS listener serves many tests."""
+
+    def __init__(self) -> None:
+        self.app: ASGIApp | None = None
+        self.url = ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with the test's application."""
+        assert self.app is not None
+        await self.app(scope, receive, send)
 
 
 @contextmanager
