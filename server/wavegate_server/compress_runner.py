@@ -33,6 +33,7 @@ from wavegate_server.adapters.model_register import get_version
 from wavegate_server.adapters.objects import Objects
 from wavegate_server.adapters.tables import CompressJob
 from wavegate_server.bench_box import RoundBox
+from wavegate_server.core.sentences import Sentence
 from wavegate_shared.errors import UsageError, WavegateError
 
 __all__ = ["CompressRunner"]
@@ -143,9 +144,10 @@ class CompressRunner:
                 compress_jobs.release(session, job_id, self._worker)
             return None
         if why == "cancel":
-            return Outcome(JobState.CANCELLED, "cancelled; its finished steps are kept", log=log)
+            return Outcome(JobState.CANCELLED, Sentence("job.cancelled"), log=log)
         if why == "late":
-            return Outcome(JobState.FAILED, f"it did not end, long after its {job.time_s:.0f} s", "internal", log=log)
+            overdue = Sentence("job.overdue", seconds=f"{job.time_s:.0f}")
+            return Outcome(JobState.FAILED, overdue, "internal", log=log)
         ended = _how_it_ended(status, log)
         if status is not None and status < 0:  # killed or crashed: not by the job's own decision
             with write(self._database) as session:
@@ -225,7 +227,7 @@ class CompressRunner:
                 registered=registered,
             )
         except UsageError as error:
-            reason = f"the budget is met, but the registry did not take the result: {error.detail}"
+            reason = Sentence("job.not_registered", detail=error.detail)
             self._close(job_id, Outcome(JobState.FAILED, reason, error.code, outcome.result, log=outcome.log))
             return
         _LOG.info("compress.met job=%d model=%s version=%d", job_id, ref.model, ref.number)
@@ -258,15 +260,16 @@ def _read(path: Path, log: str) -> Outcome:
     if result["chosen"] is None:
         return Outcome(
             JobState.NOT_MET,
-            "no candidate meets the budget; the original stays the best answer",
+            Sentence("job.not_met"),
             result=result,
             log=log,
         )
-    words = "the original meets the budget as it is, and nothing better was found"
-    return Outcome(JobState.MET, "" if answer["result"]["out"] else words, result=result, log=log)
+    return Outcome(JobState.MET, "" if answer["result"]["out"] else Sentence("job.original"), result=result, log=log)
 
 
-def _how_it_ended(status: int | None, log: str) -> str:
-    last = (log.strip().splitlines() or ["its log is empty"])[-1][:300]
-    how = f"signal {-status}" if status is not None and status < 0 else f"status {status}"
-    return f"its process ended without a result ({how}): {last}"
+def _how_it_ended(status: int | None, log: str) -> Sentence:
+    lines = log.strip().splitlines()
+    last = lines[-1][:300] if lines else Sentence("job.empty_log")
+    if status is not None and status < 0:
+        return Sentence("job.ended_signal", number=-status, line=last)
+    return Sentence("job.ended_status", number=str(status), line=last)

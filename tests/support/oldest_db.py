@@ -185,8 +185,19 @@ def _traces(db: _Tables, now: datetime, device: str, absent: dict[str, Any] | No
     )  # fmt: skip
 
 
+def _first(decided: tuple[str, str, dict[str, Any]]) -> tuple[str, str, dict[str, Any]]:
+    """A decision as the first release stored it: sentences were texts only."""
+    verdict, sentence, evidence = decided
+    decision = {name: value for name, value in evidence["decision"].items() if name not in ("said", "caveats_said")}
+    results = [{name: value for name, value in each.items() if name != "why_code"} for each in decision["results"]]
+    return verdict, sentence, {**evidence, "decision": {**decision, "results": results}}
+
+
 def _rollouts(db: _Tables, now: datetime, absent: dict[str, Any] | None) -> None:
-    decided = {"r-written": bad_decision([f"d{n}" for n in range(5)]), "r-refused": refused_decision(["as-written"])}
+    decided = {
+        "r-written": _first(bad_decision([f"d{n}" for n in range(5)])),
+        "r-refused": _first(refused_decision(["as-written"])),
+    }
     states = {"r-written": "rolled_back", "r-refused": "running", "r-sparse": "running", "r-empty": "a state of old"}
     for name in ROLLOUTS:
         policy = {"alpha": 0.01} if name == "r-written" else absent
@@ -245,7 +256,7 @@ def _later(db: _Tables, now: datetime, absent: dict[str, Any] | None) -> None:
     )  # fmt: skip
     for result in results:
         _job(db, now, "not_met", result=result, progress=absent)
-    _job(db, now, "running", result=absent, progress={"stage": "a step of old"}, time_s=0.0)
+    _job(db, now, "running", result=absent, said=absent, progress={"stage": "a step of old"}, time_s=0.0)
     _job(db, now, "a state of old", result=absent, progress={"candidate": None})
     db.add(
         "bench_round", id="b-1", hardware_class="", model="gone", state="done", reason="", device_id="", timeout_s=1.0, wait_s=1.0,

@@ -9,6 +9,7 @@ from wavegate_server.core.plan import DeviceView, RolloutView, Transition, WaveV
 from wavegate_server.core.policy import Policy
 from wavegate_server.core.progress import after_report, after_restore_report, after_state
 from wavegate_server.core.rollout import step
+from wavegate_server.core.sentences import Sentence
 from wavegate_shared.manifest import Slo
 from wavegate_shared.metrics import Direction
 from wavegate_shared.states import AssignmentState, DeviceState, Outcome, RolloutState, WaveState
@@ -99,11 +100,14 @@ class World:
         return transition
 
     def apply(self, transition: Transition) -> None:
-        """What the store does, in memory."""
+        """What the store does, in memory. Whatever is said has a code."""
         view = self.view
+        said = [text for text in (transition.reason, transition.sentence) if text]
+        assert [text for text in said if not isinstance(text, Sentence) or text.code == "text"] == []
         devices = {device.device: device for device in view.devices}
         for change in transition.devices:
             old = devices[change.device]
+            assert isinstance(change.reason, Sentence) or change.reason in ("", old.reason)
             devices[change.device] = replace(
                 old,
                 state=change.state or old.state,

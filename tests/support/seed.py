@@ -32,6 +32,7 @@ from wavegate_server.adapters.tables import (
     TelemetryWindow,
 )
 from wavegate_server.core.policy import Policy, dump_policy
+from wavegate_server.core.sentences import Sentence, sentence_from
 from wavegate_shared.histogram import Histogram
 
 __all__ = ["MODEL", "SITES", "device_ids", "seed_fleet"]
@@ -253,26 +254,39 @@ def _rollouts(seed: _Seed) -> None:
     every = [device for device in device_ids() if device != "locker-den-06"]
     rest = [device for device in every if device not in (*_CANARIES, *_SECOND_WAVE)]
     plan = [list(_CANARIES), list(_SECOND_WAVE), rest]
-    _rollout(seed, 1, "completed", 9 * 1440, [every], [["proven"] * 23], "every device runs version 1")
+    _rollout(seed, 1, "completed", 9 * 1440, [every], [["proven"] * 23], _on_devices(23))
     states = [["proven"] * len(wave) for wave in plan]
-    _rollout(seed, 2, "completed", 2 * 1440, plan, states, "all waves passed: version 2 runs on 23 devices")
-    sentence = "locker-hz-01 refused version 3 (golden_failed, accuracy 0.712 < 0.965): rolled back"
+    _rollout(seed, 2, "completed", 2 * 1440, plan, states, _on_devices(23))
+    refused = refused_decision(plan[0])
     untouched = [["skipped", "failed", *["skipped"] * 3], ["skipped"] * len(plan[1]), ["skipped"] * len(rest)]
-    _rollout(seed, 3, "rolled_back", 1300, plan, untouched, sentence)
-    _gate(seed, 3, 0, 1295, refused_decision(plan[0]))
+    _rollout(seed, 3, "rolled_back", 1300, plan, untouched, _said(refused))
+    _gate(seed, 3, 0, 1295, refused)
     back = [["rolled_back"] * 5, ["skipped"] * len(plan[1]), ["skipped"] * len(rest)]
     bad = bad_decision(plan[0])
-    _rollout(seed, 4, "rolled_back", 900, plan, back, bad[1])
+    _rollout(seed, 4, "rolled_back", 900, plan, back, _said(bad))
     _gate(seed, 4, 0, 880, bad)
     going = ["proven"] * 3 + ["swapped"] + ["accepted", "published"]
     now = [["proven"] * 5, going, ["scheduled"] * len(rest)]
-    _rollout(seed, 5, "running", 31, plan, now, "wave 2: 3 of 6 devices proven, 1 on probation")
+    good = _said(good_decision(plan[0]))
+    _rollout(
+        seed, 5, "running", 31, plan, now, Sentence("rollout.next_wave", sentence=good, wave="rest", size=6, total=23)
+    )
     _gate(seed, 5, 0, 12, open_decision(plan[0]), final=False)
     _gate(seed, 5, 0, 8, good_decision(plan[0]))
 
 
+def _on_devices(number: int) -> Sentence:
+    return Sentence("rollout.proven", proven=number, total=number)
+
+
+def _said(decided: tuple[str, str, dict[str, Any]]) -> Sentence:
+    sentence = sentence_from(decided[2]["decision"]["said"])
+    assert sentence == decided[1]
+    return sentence
+
+
 def _rollout(
-    seed: _Seed, number: int, state: str, minutes: int, plan: list[list[str]], states: list[list[str]], reason: str
+    seed: _Seed, number: int, state: str, minutes: int, plan: list[list[str]], states: list[list[str]], reason: Sentence
 ) -> None:
     name, began = f"r{number}-{MODEL}", seed.now - timedelta(minutes=minutes)
     over = state not in ("running", "paused")
@@ -280,7 +294,7 @@ def _rollout(
     seed.session.add(
         Rollout(
             id=name, model=MODEL, version=number, state=state, wave={"completed": len(plan) - 1, "rolled_back": 0}.get(state, 1), seed="7f3a",
-            policy=msgspec.to_builtins(policy), reason=reason, created_at=began, created_by="admin", started_at=began,
+            policy=msgspec.to_builtins(policy), reason=reason, said=reason.as_json(), created_at=began, created_by="admin", started_at=began,
             finished_at=began + timedelta(minutes=25) if over else None,
         )
     )  # fmt: skip

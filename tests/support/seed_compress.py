@@ -6,20 +6,62 @@ from typing import Any
 from sqlmodel import Session
 
 from wavegate_server.adapters.tables import CompressEvent, CompressJob
+from wavegate_server.core.sentences import Sentence, said_of
 
 __all__ = ["seed_compress_jobs"]
 
 _ROWS: tuple[tuple[Any, ...], ...] = (
     # recipe, bytes, p50, loss, at most, agreement, offered, front, reason
-    ("original", 11_900_000, 4.10, 0.0, 0.0, 1.0, False, False, "the original; misses size=-70%"),
+    (
+        "original",
+        11_900_000,
+        4.10,
+        0.0,
+        0.0,
+        1.0,
+        False,
+        False,
+        Sentence("candidate.original_misses", names=["size=-70%"]),
+    ),
     ("int8-dynamic-per-channel", 3_420_000, 1.66, 0.05, 0.31, 0.997, True, True, ""),
-    ("int8-dynamic-per-tensor", 3_380_000, 1.58, 0.15, 0.48, 0.9915, True, True, "meets it too; the other loses less"),
-    ("int8-static-matmul", 3_400_000, 2.16, 1.9, 2.6, 0.968, False, False, "misses drop=1pt"),
-    ("int4-int8-embedding", 2_510_000, 4.66, 0.4, 0.9, 0.992, False, True, "slower than the original (0.88x)"),
-    ("float16", 5_960_000, 4.28, 0.0, 0.14, 1.0, False, False, "misses size=-70%"),
-    ("int8-static-full", 3_210_000, 1.94, 31.0, 34.2, 0.66, False, True, "misses drop=1pt"),
-    ("int8-weights", 3_420_000, 15.2, 0.0, 0.14, 1.0, False, False, "misses speed=2x"),
+    (
+        "int8-dynamic-per-tensor",
+        3_380_000,
+        1.58,
+        0.15,
+        0.48,
+        0.9915,
+        True,
+        True,
+        Sentence("candidate.behind", name="int8-dynamic-per-channel"),
+    ),
+    (
+        "int8-static-matmul",
+        3_400_000,
+        2.16,
+        1.9,
+        2.6,
+        0.968,
+        False,
+        False,
+        Sentence("candidate.misses", names=["drop=1pt"]),
+    ),
+    ("int4-int8-embedding", 2_510_000, 4.66, 0.4, 0.9, 0.992, False, True, Sentence("candidate.slower", factor="0.88")),
+    ("float16", 5_960_000, 4.28, 0.0, 0.14, 1.0, False, False, Sentence("candidate.misses", names=["size=-70%"])),
+    (
+        "int8-static-full",
+        3_210_000,
+        1.94,
+        31.0,
+        34.2,
+        0.66,
+        False,
+        True,
+        Sentence("candidate.misses", names=["drop=1pt"]),
+    ),
+    ("int8-weights", 3_420_000, 15.2, 0.0, 0.14, 1.0, False, False, Sentence("candidate.misses", names=["speed=2x"])),
 )
+_NOTE = Sentence("note.calib", chosen=256, judged=2000)
 _FAILED = ("int8-static-percentile", "it did not finish within 300 s")
 
 
@@ -28,7 +70,8 @@ def seed_compress_jobs(session: Session, model: str, now: datetime) -> None:
     met = _job(model, now, "met", hours=96, budget="size=-70%,drop=1pt,speed=2x", result_version=2)
     met.result = _result("int8-dynamic-per-channel", drop=(0.0005, -0.0012, 0.0031), low_drop=True)
     missed = _job(model, now, "not_met", hours=5, budget="size=-90%,drop=0.2pt,accuracy>=0.97", device_class="pi4")
-    missed.reason = "no candidate meets the budget; the original stays the best answer"
+    missed.reason = Sentence("job.not_met")
+    missed.said = missed.reason.as_json()
     missed.result = {**_result(None, drop=(0.0005, -0.0012, 0.0031), low_drop=False), "for": "pi4"}
     failed = _job(model, now, "failed", hours=4, budget="size=-70%")
     failed.reason, failed.code = "the original gives outputs that are not finite (NaN or infinite)", "bundle_invalid"
@@ -87,7 +130,7 @@ def _result(chosen: str | None, *, drop: tuple[float, float, float], low_drop: b
         {
             "recipe": recipe, "size_bytes": size, "p50_ms": p50, "metric": 0.982 - loss / 100, "drop_pt": loss,
             "drop_high_pt": most, "agreement": agreement, "offered": offered and chosen is not None, "pareto": front,
-            "reason": reason,
+            "reason": str(reason), "reason_said": said_of(reason),
         }
         for recipe, size, p50, loss, most, agreement, offered, front, reason in _ROWS
     ]  # fmt: skip
@@ -106,6 +149,7 @@ def _result(chosen: str | None, *, drop: tuple[float, float, float], low_drop: b
         "measured_on": "host only",
         "for": None,
         "threads": 1,
-        "notes": ["chosen on 256 calibration samples, judged on 2000 others"],
+        "notes": [str(_NOTE)],
+        "notes_said": [_NOTE.as_json()],
         "seconds": 214.0,
     }

@@ -21,6 +21,7 @@ from wavegate_server.adapters.model_register import get_version
 from wavegate_server.adapters.reads_page import MAX_LIMIT, Page, cursor_number, cursor_text
 from wavegate_server.adapters.tables import CompressEvent, CompressJob
 from wavegate_server.core.budget import parse_budget
+from wavegate_server.core.sentences import Sentence, said_of
 from wavegate_shared.errors import UsageError
 from wavegate_shared.manifest import decode_manifest
 
@@ -81,7 +82,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a job ended. `result` is empty where there is none; `version` is the new version's number."""
+    """How a job ended. `result` is empty where there is none; `version` is the new version's number.
+
+    `reason` is a `Sentence` where this server says it, and a text of the job's own process otherwise.
+    """
 
     state: JobState
     reason: str = ""
@@ -170,7 +174,6 @@ def record(
         time_s=time_s,
         used_s=used_s,
         state=(JobState.MET if met else JobState.NOT_MET).value,
-        reason="ran on an operator's machine",
         created_at=now,
         started_at=now,
         finished_at=now,
@@ -178,6 +181,7 @@ def record(
         result=result,
         result_version=result_version,
     )
+    _because(job, Sentence("job.elsewhere"))
     session.add(job)
     session.flush()
     detail = {"version": version, "budget": budget, "state": job.state, "result_version": result_version}
@@ -243,10 +247,10 @@ def ask_cancel(session: Session, job_id: int, *, actor: str, now: datetime) -> b
         raise UsageError("conflict", f"job {job_id} has ended: {job.state}")
     _audit(session, job, "compress.cancel", actor, now, {})
     if job.state == JobState.QUEUED:
-        _close(job, Outcome(JobState.CANCELLED, f"cancelled by {actor} before it began"), now)
+        _close(job, Outcome(JobState.CANCELLED, Sentence("job.cancelled_before", name=actor)), now)
     else:
         job.cancel_asked = True
-        job.reason = f"{actor} asked to cancel it"
+        _because(job, Sentence("job.cancel_asked", name=actor))
     job.revision += 1
     session.add(job)
     return True
@@ -266,11 +270,11 @@ def claim(session: Session, worker: str, now: datetime) -> CompressJob | None:
     job.state, job.worker, job.lease_until = JobState.RUNNING.value, worker, now + LEASE
     job.started_at = job.started_at or now
     job.attempt += 1
-    job.reason = "" if job.attempt == 1 else "begun anew: it goes on from its finished steps"
+    _because(job, "" if job.attempt == 1 else Sentence("job.anew"))
     if job.attempt > MAX_ATTEMPTS:
         _close(
             job,
-            Outcome(JobState.FAILED, f"given up: it was begun {MAX_ATTEMPTS} times and never ended", "internal"),
+            Outcome(JobState.FAILED, Sentence("job.given_up", times=MAX_ATTEMPTS), "internal"),
             now,
         )
     _changed(session, job)
@@ -315,7 +319,7 @@ def release(session: Session, job_id: int, worker: str) -> None:
     if job.worker == worker and job.state == JobState.RUNNING:
         job.state, job.worker, job.lease_until = JobState.QUEUED.value, "", None
         job.attempt -= 1
-        job.reason = "waits for the server to come back"
+        _because(job, Sentence("job.waits"))
         _changed(session, job)
 
 
@@ -324,7 +328,8 @@ def again(session: Session, job_id: int, worker: str, why: str) -> bool:
     job = get_job(session, job_id)
     if job.worker != worker or job.attempt >= MAX_ATTEMPTS:
         return False
-    job.state, job.worker, job.lease_until, job.reason = JobState.QUEUED.value, "", None, f"tried again: {why}"
+    job.state, job.worker, job.lease_until = JobState.QUEUED.value, "", None
+    _because(job, Sentence("job.again", ended=why))
     _changed(session, job)
     return True
 
@@ -342,9 +347,15 @@ def finish(session: Session, job_id: int, outcome: Outcome, now: datetime) -> No
 
 
 def _close(job: CompressJob, outcome: Outcome, now: datetime) -> None:
-    job.state, job.reason, job.code = outcome.state.value, outcome.reason, outcome.code
+    job.state, job.code = outcome.state.value, outcome.code
+    _because(job, outcome.reason)
     job.finished_at, job.worker, job.lease_until = now, "", None
     job.result, job.result_version, job.log = outcome.result or {}, outcome.version, outcome.log
+
+
+def _because(job: CompressJob, reason: str) -> None:
+    """Write why the job is in its state: the text, and its code where it has one."""
+    job.reason, job.said = str(reason), said_of(reason)
 
 
 def _changed(session: Session, job: CompressJob) -> None:

@@ -182,9 +182,10 @@ def _move(
         row.finished_at = at
     if report is not None:
         row.code = report.code
-        row.reason = report.detail or row.reason
+        if report.detail:
+            row.reason, row.said = report.detail, {}
     else:
-        row.reason = ""
+        row.reason, row.said = "", {}
     session.add(row)
 
 

@@ -3,7 +3,7 @@
 Not here: charts (`reads_series`), the table of all devices (`reads_fleet`).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ from sqlmodel import Session
 
 from wavegate_server.adapters.reads_fleet import DeviceRow, device_row
 from wavegate_server.adapters.reads_page import MAX_LIMIT, Page, columns, cursor_text, cursor_value, rows
+from wavegate_server.adapters.reads_rollouts import said_by_gate
 from wavegate_shared.errors import UsageError
 
 __all__ = [
@@ -107,6 +108,7 @@ class WhyStep:
         values: what the sentence's places are filled with.
         sentence: the same in English, for the API and the command line.
         rollout: the rollout it belongs to.
+        said: the sentence among the values as a code with parameters (`core.sentences`); empty where there is none.
     """
 
     at: datetime | None
@@ -114,6 +116,7 @@ class WhyStep:
     sentence: str
     values: dict[str, str] = field(default_factory=dict)
     rollout: str | None = None
+    said: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,12 +303,16 @@ def _rollout_steps(session: Session, rollout_id: str) -> list[WhyStep]:
     gate, rollout = columns("gate_decision"), columns("rollout")
     newest = select(gate.id.table).where(gate.rollout_id == rollout_id, gate.final).order_by(gate.id.desc()).limit(1)
     steps = [
-        _step("gate", r.at, rollout=rollout_id, wave=_wave(r.wave), verdict=r.verdict, sentence=r.sentence)
+        replace(
+            _step("gate", r.at, rollout=rollout_id, wave=_wave(r.wave), verdict=r.verdict, sentence=r.sentence),
+            said=said_by_gate(r.evidence),
+        )
         for r in rows(session, newest)
     ]
     for row in rows(session, select(rollout.id.table).where(rollout.id == rollout_id)):
         at = row.finished_at or row.started_at or row.created_at
-        steps.append(_step("rollout", at, rollout=rollout_id, state=row.state, sentence=row.reason or "-"))
+        step = _step("rollout", at, rollout=rollout_id, state=row.state, sentence=row.reason or "-")
+        steps.append(replace(step, said=row.said or {}))
     return steps
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "WaveRow",
     "rollout_detail",
     "rollout_rows",
+    "said_by_gate",
 ]
 
 
@@ -32,7 +33,10 @@ OPEN = (RolloutState.SCHEDULED, RolloutState.RUNNING, RolloutState.PAUSED, Rollo
 
 @dataclass(frozen=True, slots=True)
 class RolloutRow:
-    """One line of the rollout list. `devices` counts assignment states; `wave` is the number of the current wave."""
+    """One line of the rollout list. `devices` counts assignment states; `wave` is the number of the current wave.
+
+    `said` is `reason` as a code with parameters (`core.sentences`); empty where only the text was stored.
+    """
 
     id: str
     model: str
@@ -48,6 +52,7 @@ class RolloutRow:
     next_at: datetime | None
     revision: int
     devices: dict[str, int] = field(default_factory=dict)
+    said: dict[str, Any] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -57,7 +62,7 @@ class RolloutRow:
 
 @dataclass(frozen=True, slots=True)
 class RolloutDeviceRow:
-    """One device in the rollout. Times are None until that step was reached."""
+    """One device in the rollout. Times are None until that step was reached; `said` is `reason` as code and parameters."""
 
     device: str
     wave: int
@@ -74,11 +79,15 @@ class RolloutDeviceRow:
     reason: str
     hardware_class: str
     site: str
+    said: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class GateRow:
-    """One stored gate decision. `verdict`: promote, hold, rollback; `final`: it was acted on."""
+    """One stored gate decision. `verdict`: promote, hold, rollback; `final`: it was acted on.
+
+    `said` is `sentence` as a code with parameters; empty for a decision of an older release.
+    """
 
     id: int
     wave: int
@@ -87,6 +96,7 @@ class GateRow:
     sentence: str
     final: bool
     evidence: dict[str, Any]
+    said: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +176,19 @@ def rollout_detail(session: Session, rollout_id: str, *, gates: int = 50) -> Rol
         policy=dict(found[0].policy or {}),
         waves=tuple(_wave_row(row, members.get(row.number, ())) for row in rows(session, waves)),
         gates=tuple(
-            GateRow(r.id, r.wave, r.at, r.verdict, r.sentence, r.final, dict(r.evidence or {}))
+            GateRow(
+                r.id, r.wave, r.at, r.verdict, r.sentence, r.final, dict(r.evidence or {}), said_by_gate(r.evidence)
+            )
             for r in rows(session, decided)
         ),
     )
+
+
+def said_by_gate(evidence: dict[str, Any] | None) -> dict[str, Any]:
+    """A stored decision's sentence as a code with parameters; empty where it has none."""
+    decision = (evidence or {}).get("decision")
+    said = decision.get("said") if isinstance(decision, dict) else None
+    return said if isinstance(said, dict) else {}
 
 
 def _counts(session: Session, ids: list[str]) -> dict[str, tuple[int, dict[str, int]]]:
@@ -215,6 +234,7 @@ def _member_row(row: Any) -> RolloutDeviceRow:
         reason=row.reason,
         hardware_class=row.hardware_class or "",
         site=row.site or "",
+        said=row.said or {},
     )
 
 
@@ -234,6 +254,7 @@ def _rollout_row(row: Any, waves: int, devices: dict[str, int]) -> RolloutRow:
         next_at=row.next_at,
         revision=row.revision,
         devices=devices,
+        said=row.said or {},
     )
 
 

@@ -17,6 +17,7 @@ from wavegate_server.adapters.rollout_write import write_transition
 from wavegate_server.adapters.tables import Device, DeviceAssignment, Rollout, RolloutDevice, RolloutWave, Version
 from wavegate_server.core.plan import UNFINISHED, DeviceView, RolloutView, WaveView
 from wavegate_server.core.policy import Policy, dump_policy, parse_policy
+from wavegate_server.core.sentences import Sentence, stored_text
 from wavegate_server.core.waves import Candidate, plan_waves
 from wavegate_shared.assignment import DEFAULT_SLOT
 from wavegate_shared.errors import UsageError
@@ -127,7 +128,7 @@ def load_view(session: Session, rollout_id: str, *, since: datetime, lock: bool 
         devices=tuple(_device_views(session, rollout)),
         since=since,
         slo=manifest.slo,
-        reason=rollout.reason,
+        reason=stored_text(rollout.reason, rollout.said),
     )
 
 
@@ -229,6 +230,8 @@ def _add_rows(
     todo = [Candidate(d.id, d.hardware_class, d.site) for d in members if running[d.id] != manifest.version]
     waves = plan_waves(seed, todo, policy.waves)
     wave_of = {device: wave.number for wave in waves for device in wave.devices}
+    waits = Sentence("rollout.waits_approval" if policy.require_approval else "rollout.waits_start")
+    there_already = Sentence("device.runs_it")
     session.add(
         Rollout(
             id=rollout_id,
@@ -237,7 +240,8 @@ def _add_rows(
             state=(RolloutState.DRAFT if policy.require_approval else RolloutState.SCHEDULED).value,
             seed=seed,
             policy=dump_policy(policy),
-            reason="waits for approval" if policy.require_approval else "waits for its start",
+            reason=str(waits),
+            said=waits.as_json(),
             created_at=now,
             created_by=actor,
         )
@@ -253,7 +257,8 @@ def _add_rows(
                 wave=wave_of.get(device.id, len(waves) - 1),
                 previous_version=running[device.id],
                 state=(AssignmentState.SKIPPED if there else AssignmentState.SCHEDULED).value,
-                reason="runs this version already" if there else "",
+                reason=str(there_already) if there else "",
+                said=there_already.as_json() if there else {},
             )
         )
     session.flush()
@@ -304,7 +309,7 @@ def _device_views(session: Session, rollout: Rollout) -> list[DeviceView]:
             deadline=row.deadline,
             last_seen=known.get(row.device_id, gone)[0],
             code=row.code,
-            reason=row.reason,
+            reason=stored_text(row.reason, row.said),
             rollback_seq=row.rollback_seq,
             runs=_running(known.get(row.device_id, gone)[1], rollout.model),
             ordered=version or 0,

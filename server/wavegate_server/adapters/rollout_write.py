@@ -10,6 +10,7 @@ from wavegate_server.adapters.tables import Device, GateDecision, Model, Rollout
 from wavegate_server.core import gate
 from wavegate_server.core.plan import DeviceChange, GateRecord, RolloutView, Transition, WaveChange
 from wavegate_server.core.rollout import holders
+from wavegate_server.core.sentences import said_of
 from wavegate_shared.assignment import DEFAULT_SLOT
 from wavegate_shared.states import AssignmentState, RolloutState, WaveState
 
@@ -52,7 +53,8 @@ def write_transition(
     session.add(rollout)
     if transition.action:
         detail = {
-            "sentence": transition.sentence,
+            "sentence": str(transition.sentence),
+            "said": said_of(transition.sentence),
             "publish": len(transition.publish),
             "restore": len(transition.restore),
         }
@@ -66,7 +68,7 @@ def write_transition(
 def _write_rollout(rollout: Rollout, transition: Transition, now: datetime) -> None:
     rollout.revision += 1
     if transition.reason is not None:
-        rollout.reason = transition.reason
+        rollout.reason, rollout.said = str(transition.reason), said_of(transition.reason)
     if transition.wave is not None:
         rollout.wave = transition.wave
     if transition.state is None:
@@ -93,7 +95,7 @@ def _write_wave(session: Session, rollout_id: str, change: WaveChange, now: date
 
 
 def _write_device(row: RolloutDevice, change: DeviceChange, now: datetime) -> None:
-    row.reason = change.reason
+    row.reason, row.said = str(change.reason), said_of(change.reason)
     if change.code is not None:
         row.code = change.code
     if change.deadline is not None:
@@ -123,7 +125,7 @@ def _publish(session: Session, batch: OrderBatch, view: RolloutView, row: Rollou
     row.state = AssignmentState.PUBLISHED.value
     row.published_at = now
     row.deadline = now + timedelta(seconds=view.policy.deadline_s)
-    row.reason = ""
+    row.reason, row.said = "", {}
     session.add(row)
 
 

@@ -216,6 +216,9 @@ class Rollout(SQLModel, table=True):
     seed: str
     policy: dict[str, Any] = json_column()
     reason: str = ""  # one plain sentence: why it is in this state
+    said: dict[str, Any] = (
+        json_column()
+    )  # the same as a code with parameters (core.sentences); empty: a text without one
     created_at: datetime = time_column()
     created_by: str = ""
     started_at: datetime | None = time_column(nullable=True)
@@ -258,6 +261,9 @@ class RolloutDevice(SQLModel, table=True):
     deadline: datetime | None = time_column(nullable=True)
     code: str | None = None
     reason: str = ""
+    said: dict[str, Any] = (
+        json_column()
+    )  # `reason` as a code with parameters; empty: a text without one, as a device's own
     rollback_seq: int = 0  # seq of the rollback assignment sent to it
 
 

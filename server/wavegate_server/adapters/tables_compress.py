@@ -23,6 +23,9 @@ class CompressJob(SQLModel, table=True):
     state: str = Field(index=True)  # queued | running | met | not_met | failed | cancelled
     code: str | None = None  # of a failure
     reason: str = ""  # one plain sentence: why it is in this state
+    said: dict[str, Any] = (
+        json_column()
+    )  # the same as a code with parameters (core.sentences); empty: a text without one
     created_at: datetime = time_column()
     created_by: str = ""
     started_at: datetime | None = time_column(nullable=True)

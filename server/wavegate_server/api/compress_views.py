@@ -86,6 +86,7 @@ class RecordedCandidate(_Recorded):
     agreement: float | None = None
     offered: bool
     reason: Annotated[str, StringConstraints(max_length=1000)] = ""
+    reason_said: dict[str, Any] = {}
     pareto: bool = False
     verdicts: list[RecordedVerdict] = Field(default=[], max_length=20)
 
@@ -120,6 +121,7 @@ class RecordedResult(_Recorded):
     measured_on: Annotated[str, StringConstraints(max_length=200)] = "host only"
     threads: int = 1
     notes: list[str] = Field(default=[], max_length=200)
+    notes_said: list[dict[str, Any]] = Field(default=[], max_length=200)
     seconds: float = 0.0
     hardware_class: str | None = Field(default=None, alias="for")
 
@@ -166,6 +168,10 @@ class CompressJobView(BaseModel):
     state: str = Field(description="queued, running, met, not_met, failed or cancelled")
     code: str | None = Field(description="error code of a failure")
     reason: str = Field(description="one plain sentence: why it is in this state")
+    said: dict[str, Any] = Field(
+        default={},
+        description="`reason` as `code` and `params`, the same in every language; empty: a text without a code",
+    )
     created_at: datetime
     created_by: str
     started_at: datetime | None
@@ -184,5 +190,5 @@ class CompressJobView(BaseModel):
     @classmethod
     def of(cls, job: CompressJob) -> "CompressJobView":
         """From the row."""
-        facts = {**job.model_dump(), "progress": job.progress or {}, "result": job.result or {}}
+        facts = {**job.model_dump(), "progress": job.progress or {}, "result": job.result or {}, "said": job.said or {}}
         return cls.model_validate({**facts, "class": job.device_class, "hardware_class": job.device_class})

@@ -230,6 +230,9 @@ class WhyStepView(_View):
     sentence: str
     values: dict[str, str]
     rollout: str | None
+    said: dict[str, Any] = Field(
+        default={}, description="`values.sentence` as `code` and `params`; empty: no sentence, or a text without a code"
+    )
 
 
 class Explanation(_View):

@@ -166,7 +166,7 @@ def import_bundle(
         view = _version_view(session, ref.model, ref.number)
         limits = context.settings.class_limits
         above = over_limit(view.info.get("parameters") or 0, view.info.get("flops"), limits)
-        answer = ImportAnswer(created=ref.created, version=view, warnings=above)
+        answer = ImportAnswer(created=ref.created, version=view, warnings=[str(each) for each in above])
         location = {"Location": f"/api/v1/models/{ref.model}/versions/{ref.number}"}
         return once.answer(session, answer, status=201 if ref.created else 200, headers=location)
 

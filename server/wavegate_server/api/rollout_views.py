@@ -105,6 +105,10 @@ class RolloutSummary(_View):
     next_at: datetime | None
     revision: int
     devices: dict[str, int] = Field(description="state -> number of devices")
+    said: dict[str, Any] = Field(
+        default={},
+        description="`reason` as `code` and `params`, the same in every language; empty: a text without a code",
+    )
 
 
 class MemberView(_View):
@@ -124,6 +128,10 @@ class MemberView(_View):
     deadline: datetime | None
     code: str | None
     reason: str
+    said: dict[str, Any] = Field(
+        default={},
+        description="`reason` as `code` and `params`, the same in every language; empty: a text without a code",
+    )
 
 
 class WaveView(_View):
@@ -147,6 +155,10 @@ class GateView(_View):
     at: datetime
     verdict: str = Field(description="promote, hold or rollback")
     sentence: str
+    said: dict[str, Any] = Field(
+        default={},
+        description="`sentence` as `code` and `params`, the same in every language; empty: a text without a code",
+    )
     final: bool = Field(description="it was acted on")
     evidence: dict[str, Any]
 

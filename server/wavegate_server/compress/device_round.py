@@ -21,6 +21,7 @@ from wavegate_server.compress.report import Candidate, pareto
 from wavegate_server.compress.trial import Made
 from wavegate_server.core.budget import BudgetItem, Measured, judge, words
 from wavegate_server.core.bundle_spec import artifact_roles
+from wavegate_server.core.sentences import Sentence
 from wavegate_shared.errors import WavegateError
 from wavegate_shared.manifest import Comparison
 
@@ -113,7 +114,7 @@ def on_device(
     """The rows judged with the device's figures, or as they were with a note that says why not."""
     chosen = _finalists(rows)
     if not chosen:
-        return replace(rows, notes=["host only: no candidate is worth a device's time"])
+        return replace(rows, notes=[Sentence("note.not_worth")])
     with tempfile.TemporaryDirectory(prefix="wavegate-round-") as scratch:
         place = Path(scratch)
         first = _device_bundle(bundle, original.path, None, place / "original")
@@ -125,11 +126,13 @@ def on_device(
         try:
             figures = device_round.measure(first, others, tell)
         except WavegateError as error:
-            return replace(rows, notes=[f"host only: {error.detail}"])
+            return replace(rows, notes=[Sentence("note.host_only", why=error.detail)])
     good = {name: row for name, row in figures.rows.items() if not row.problem and row.p50_ms and row.p50_before}
     if not good:
         why = figures.problem or "; ".join(f"{name}: {row.problem}" for name, row in figures.rows.items())
-        return replace(rows, notes=[f"host only: {why or 'the device measured nothing'}"], figures=figures)
+        return replace(
+            rows, notes=[Sentence("note.host_only", why=why or Sentence("note.nothing_measured"))], figures=figures
+        )
     return _judged(rows, figures, good, budget)
 
 
@@ -193,11 +196,11 @@ def _judged(
     ends += sorted((name for name in good if name not in ends), key=lambda name: _cost(named[name], good[name]))
     winner = next((named[name] for name in ends if name in good and named[name].offered), None)
     left = [row.recipe for row in there if row.measured is not None and row.recipe not in good]
-    notes = [f"times and memory measured on {figures.place}, in bench round {figures.round_id}"]
+    notes: list[str] = [Sentence("note.on_device", device=figures.place, round=figures.round_id)]
     if left:
-        notes.append(f"not measured on the device, shown with the host's figures: {', '.join(left)}")
+        notes.append(Sentence("note.not_on_device", names=left))
     if rows.winner is not None and winner is not None and winner.recipe != rows.winner.recipe:
-        notes.append(f"the host chose {rows.winner.recipe}; on the device {winner.recipe} is the answer")
+        notes.append(Sentence("note.other_answer", name=rows.winner.recipe, other=winner.recipe))
     shown = [_remarked(row, winner) for row in there]
     return OnDevice(
         candidates=shown,
@@ -216,18 +219,20 @@ def _again(row: Candidate, figures: DeviceFigures, budget: Sequence[BudgetItem])
     if measured is None:
         return row
     if found.problem or not found.p50_before:
-        refused = f"on {figures.device}: {found.problem or 'no figures'}"
+        problem = found.problem or Sentence("candidate.no_figures")
+        refused = Sentence("candidate.on_device", device=figures.device, why=problem)
         return replace(row, offered=False, reason=refused)
     fresh = _measured(measured, found)
     verdicts = judge(budget, fresh)
     missed = [verdict.item for verdict in verdicts if not verdict.met]
-    reason = f"misses {', '.join(missed)} on {figures.device}" if missed else ""
+    reason = Sentence("candidate.misses_there", names=missed, device=figures.device) if missed else ""
     if not reason and not _host_agrees(row, budget):
         reason = row.reason
     if not reason and fresh.p50_ms > fresh.p50_before and fresh.size_bytes >= fresh.size_before:
-        reason = "neither smaller nor faster than the original"
+        reason = Sentence("candidate.no_gain")
     slower = fresh.p50_ms > fresh.p50_before
-    remark = f"slower than the original there ({fresh.p50_before / fresh.p50_ms:.2f}x)" if slower else ""
+    factor = f"{fresh.p50_before / fresh.p50_ms:.2f}"
+    remark = Sentence("candidate.slower_there", factor=factor) if slower else ""
     return replace(
         row,
         measured=fresh,
@@ -271,7 +276,7 @@ def _original(row: Candidate, good: Mapping[str, DeviceRow], budget: Sequence[Bu
     )
     verdicts = judge(budget, fresh)
     missed = [verdict.item for verdict in verdicts if not verdict.met]
-    reason = f"the original; misses {', '.join(missed)}" if missed else "the original meets the budget as it is"
+    reason = Sentence("candidate.original_misses", names=missed) if missed else Sentence("candidate.original_meets")
     sentences = [words(verdict, item, fresh) for verdict, item in zip(verdicts, budget, strict=True)]
     cpu = middle("cpu_ms", row.cpu_ms)
     return replace(
@@ -283,7 +288,7 @@ def _remarked(row: Candidate, winner: Candidate | None) -> Candidate:
     """One offer is chosen; an offer of the host that the device put behind another one says so."""
     if winner is None or row.recipe == winner.recipe or row.reason:
         return row
-    return row.because(f"meets it too; {winner.recipe} is better")
+    return row.because(Sentence("candidate.behind", name=winner.recipe))
 
 
 def _cost(row: Candidate, found: DeviceRow) -> float:

@@ -29,6 +29,7 @@ from wavegate_server.compress.sweep import InputSweep
 from wavegate_server.compress.trial import CALIBRATION, Made, Scored, Workbench
 from wavegate_server.compress.verdicts import judged
 from wavegate_server.core.budget import BudgetItem, slo_words
+from wavegate_server.core.sentences import Sentence
 from wavegate_shared.errors import UsageError
 
 __all__ = ["Candidate", "Event", "JobResult", "Options", "Progress", "run_job"]
@@ -156,9 +157,7 @@ class _Job:
         found = inspect_file(base.path)
         spec = self._bundle.spec
         if spec.family and spec.family != found.family and not found.quantised:
-            self._notes.append(
-                f"the bundle says {spec.family}, the graph looks like {found.family}: recipes follow the graph"
-            )
+            self._notes.append(Sentence("note.family", said=spec.family, seen=found.family))
         self._notes += [note for note in found.notes if note not in self._notes]
         self._reserve_s = min(_RESERVE * self._options.time_s, _MOST_RESERVE_S)
         classes = found.head == "classification" or self._bundle.spec.metric.name in _OF_CLASSES

@@ -28,6 +28,7 @@ from wavegate_server.compress.job import Event, Options, run_job
 from wavegate_server.compress.report import as_json
 from wavegate_server.config import Settings
 from wavegate_server.core.budget import parse_budget
+from wavegate_server.core.sentences import Sentence
 from wavegate_shared.errors import UsageError
 
 __all__ = ["main"]
@@ -37,10 +38,7 @@ _MEMORY_BYTES = 6 << 30
 _NICE = 5
 """The server's own work goes first."""
 _STOPPED = 143
-_NOT_RUN = (
-    "no smaller structure was tried: this server does not run a bundle's torch module, which could do what the server may;"
-    " WAVEGATE_RUN_SOURCE=true lets it, or run `wavegate compress` on another machine"
-)
+_NOT_RUN = Sentence("note.structure_not_run")
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from wavegate_server.compress.trial import Made, Scored, Workbench, against
 from wavegate_server.core.bootstrap import drop_from_draws, set_drop
 from wavegate_server.core.budget import BudgetItem, Measured, Verdict, judge, words
 from wavegate_server.core.paired import Drop, paired_drop
+from wavegate_server.core.sentences import Sentence
 from wavegate_shared.errors import UsageError
 from wavegate_shared.metrics import OF_THE_SET, Label, Metric, evaluate
 
@@ -61,7 +62,7 @@ class Judge:
         measured = self._measured(self._original, self.before, latency, FIRST_LEVEL)
         verdicts = judge(self._budget, measured)
         missed = [verdict.item for verdict in verdicts if not verdict.met]
-        reason = f"the original; misses {', '.join(missed)}" if missed else "the original meets the budget as it is"
+        reason = Sentence("candidate.original_misses", names=missed) if missed else Sentence("candidate.original_meets")
         return Candidate(
             "original", None, measured, latency["original"].cpu_ms, 1.0, verdicts, self._words(verdicts, measured),
             offered=not missed, reason=reason,
@@ -115,7 +116,7 @@ class Judge:
         return (
             row
             if winner is None or row is winner or row.reason
-            else row.because(f"meets it too; {winner.recipe} is better")
+            else row.because(Sentence("candidate.behind", name=winner.recipe))
         )
 
     def _measured(self, made: Made, after: Scored | None, latency: dict[str, Latency], level: float) -> Measured:
@@ -191,13 +192,13 @@ class Judge:
 
     def _refusal(self, after: Scored, measured: Measured, verdicts: Sequence[Verdict], sentences: Sequence[str]) -> str:
         if not after.score.finite:
-            return "an output is not finite"
+            return Sentence("candidate.not_finite")
         missed = [verdict.item for verdict in verdicts if not verdict.met]
         if missed:
             unproven = any("not enough samples" in sentence for sentence in sentences)
-            return f"misses {', '.join(missed)}" + (" (too few samples to prove it)" if unproven else "")
+            return Sentence("candidate.misses_unproven" if unproven else "candidate.misses", names=missed)
         if measured.p50_ms > measured.p50_before and measured.size_bytes >= measured.size_before:
-            return "neither smaller nor faster than the original"
+            return Sentence("candidate.no_gain")
         return ""
 
     def _threshold_notes(self) -> list[str]:
@@ -215,11 +216,7 @@ class Judge:
         if best - now <= 0.02:
             return []
         auc = evaluate(Metric("auc"), outputs, [float(label) for label in truth])
-        return [
-            f"the original's threshold does not suit these samples: accuracy {now:.3f}, {best:.3f} at the best threshold; "
-            f"its ranking has AUC {auc:.3f}; "
-            "calibrate the model on data of this kind"
-        ]
+        return [Sentence("note.threshold", now=f"{now:.3f}", best=f"{best:.3f}", auc=f"{auc:.3f}")]
 
 
 def finished(first: Candidate, winner: Candidate | None, budget: Sequence[BudgetItem]) -> bool:
@@ -237,9 +234,9 @@ def _agreement(before: Scored, after: Scored) -> float:
 
 def _remark(measured: Measured) -> str:
     if measured.p50_ms > measured.p50_before:
-        return f"slower than the original ({measured.p50_before / measured.p50_ms:.2f}x)"
+        return Sentence("candidate.slower", factor=f"{measured.p50_before / measured.p50_ms:.2f}")
     if measured.size_bytes >= measured.size_before:
-        return "not smaller than the original"
+        return Sentence("candidate.not_smaller")
     return ""
 
 

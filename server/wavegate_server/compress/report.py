@@ -15,6 +15,7 @@ from wavegate_server.adapters.objects import file_sha256
 from wavegate_server.compress.measure import Latency
 from wavegate_server.core.budget import Measured, Verdict
 from wavegate_server.core.bundle_spec import artifact_roles
+from wavegate_server.core.sentences import said_of
 from wavegate_shared.manifest import Comparison
 
 if TYPE_CHECKING:
@@ -168,7 +169,8 @@ def as_json(result: JobResult, out: Path | None) -> dict[str, Any]:
         "device_round": result.device,
         "for": result.device_class or None,
         "threads": 1,
-        "notes": result.notes,
+        "notes": [str(note) for note in result.notes],
+        "notes_said": [said_of(note) for note in result.notes],
         "seconds": round(result.seconds, 1),
         "cached_steps": result.cached_steps,
         "out": str(out) if out else None,
@@ -189,7 +191,8 @@ def _row(candidate: Candidate, front: set[str]) -> dict[str, Any]:
         "drop_high_pt": m.drop.high * 100 if m else None,
         "agreement": candidate.agreement if m else None,
         "offered": candidate.offered,
-        "reason": candidate.reason,
+        "reason": str(candidate.reason),
+        "reason_said": said_of(candidate.reason),
         "pareto": candidate.recipe in front,
         "notes": candidate.notes,
         "float_nodes": candidate.float_nodes,

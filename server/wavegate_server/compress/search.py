@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from wavegate_server.compress.judge import Judge
-from wavegate_server.compress.magnitude import UNCHANGED, is_pruned
+from wavegate_server.compress.magnitude import is_pruned
 from wavegate_server.compress.measure import Latency, race
 from wavegate_server.compress.recipes import Planned, named
 from wavegate_server.compress.trial import Made, Scored, Workbench, against
 from wavegate_server.core.budget import BudgetItem, allowed_drop
+from wavegate_server.core.sentences import Sentence
 from wavegate_shared.errors import UsageError
 
 __all__ = ["Say", "Search", "Trial", "to_keep", "to_repair"]
@@ -142,12 +143,12 @@ class Search:
     def _hopeless(self, recipe: str, at: int, *, structure_follows: bool) -> str:
         """Why a recipe cannot meet the budget, from what is known without trying it."""
         if is_pruned(recipe) and not any(item.kind.startswith("download") for item in self.budget):
-            return f"not tried: {UNCHANGED}, and the budget has no download item"
+            return Sentence("candidate.not_tried_pruned")
         speed = self.limit("speed")
         if speed is not None and speed > 1 and not named(recipe).faster:
-            return f"not tried: it is never faster, and the budget asks for {speed:g}x"
+            return Sentence("candidate.not_tried_speed", factor=f"{speed:g}")
         if structure_follows and at >= _BESIDE_STRUCTURE:
-            return "not tried: the size asked for needs a smaller structure, and there is one to distil"
+            return Sentence("candidate.not_tried_structure")
         return ""
 
     def attempt(
@@ -174,7 +175,7 @@ class Search:
             trial.made, trial.reason = None, error.detail
             return trial
         if not after.score.finite:
-            trial.reason = "an output is not finite"
+            trial.reason = Sentence("candidate.not_finite")
             return trial
         beside = against(self.before, after, classes=self.classes)
         trial.agreement = beside.agreement
@@ -267,7 +268,7 @@ class Search:
             seconds = min(_SCAN_SECONDS, self.bench.timeout_s() / 2)
             ranking = self.bench.scan(worst.recipe, worst.base, seconds)
         except UsageError as error:
-            self.notes.append(f"{worst.name} was not repaired: {error.detail}")
+            self.notes.append(Sentence("note.not_repaired", name=worst.name, why=error.detail))
             return []
         repaired: list[Trial] = []
         for name, blocks in to_keep(ranking, convolutional="Conv" in named(worst.recipe).ops):

@@ -13,6 +13,7 @@ import numpy as np
 from wavegate_server.adapters.bundles import Bundle
 from wavegate_server.adapters.objects import file_sha256
 from wavegate_server.compress.inputs import count_samples
+from wavegate_server.core.sentences import Sentence
 from wavegate_shared.errors import UsageError
 
 __all__ = ["Split", "Splits", "make_splits"]
@@ -58,16 +59,14 @@ def make_splits(bundle: Bundle) -> Splits:
         )
     calib = _whole(bundle.path(spec.calib.file)) if spec.calib else None
     if calib and calib.samples >= MIN_CHOOSE:
-        return Splits(
-            calib, report, calib, f"chosen on {calib.samples} calibration samples, judged on {report.samples} others"
-        )
+        return Splits(calib, report, calib, Sentence("note.calib", chosen=calib.samples, judged=report.samples))
     if spec.eval:
-        words = f"chosen on {golden.samples} golden samples, judged on {report.samples} others"
+        words = Sentence("note.golden", chosen=golden.samples, judged=report.samples)
         return Splits(golden, report, calib or golden, words)
     if golden.samples < 2:
-        return Splits(golden, golden, calib or golden, "one sample: chosen and judged on it, which proves nothing")
+        return Splits(golden, golden, calib or golden, Sentence("note.one_sample"))
     choose, judge = _halves(golden)
-    words = f"chosen on {choose.samples} golden samples, judged on the other {judge.samples}"
+    words = Sentence("note.halves", chosen=choose.samples, judged=judge.samples)
     return Splits(choose, judge, calib or choose, words)
 
 

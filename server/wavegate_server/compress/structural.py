@@ -13,6 +13,7 @@ from wavegate_server.compress.recipes import Planned, named
 from wavegate_server.compress.search import Search, Trial
 from wavegate_server.compress.structure import Limits, Structure, first_to_try, next_to_try
 from wavegate_server.core.bundle_spec import BundleSpec
+from wavegate_server.core.sentences import Sentence
 from wavegate_shared.errors import UsageError
 
 __all__ = ["StructuralStep", "possible", "reach_of_recipes", "why_not"]
@@ -31,9 +32,9 @@ def why_not(spec: BundleSpec) -> str:
     """Why a bundle cannot be distilled; empty where it can."""
     lacking = [name for name, entry in (("source", spec.source), ("train", spec.train)) if entry is None]
     if lacking:
-        return f"no smaller structure was tried: the bundle has no {' and no '.join(lacking)}"
+        return Sentence("note.structure_lacks", names=lacking)
     if any(find_spec(name) is None for name in ("torch", "safetensors")):
-        return "no smaller structure was tried: torch is not installed (pip install 'wavegate-server[distil]')"
+        return Sentence("note.structure_torch")
     return ""
 
 
@@ -72,12 +73,12 @@ class StructuralStep:
         try:
             structures = self._steps.propose()
             if not structures:
-                search.notes.append("no smaller structure was tried: no transformer layers or convolutions we know")
+                search.notes.append(Sentence("note.structure_unknown"))
                 return
             search.say("asking the teacher about the train set", "", "")
             teacher = self._steps.teach(_SHARE_OF_TIME * self._left_s())
         except UsageError as error:
-            search.notes.append(f"no smaller structure was tried: {error.detail}")
+            search.notes.append(Sentence("note.structure", why=error.detail))
             search.trials.append(Trial("distilled", "", reason=error.detail))
             return
         limits = Limits(search.size_limit(), search.limit("speed"), self._int8_speed())

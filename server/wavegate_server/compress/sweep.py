@@ -17,6 +17,7 @@ from wavegate_server.compress.inputs import load_samples
 from wavegate_server.compress.recipes import named
 from wavegate_server.compress.search import Search, Trial
 from wavegate_server.compress.trial import Front, Made
+from wavegate_server.core.sentences import Sentence
 from wavegate_shared.errors import UsageError
 
 __all__ = ["InputSweep", "Smaller", "smaller_inputs"]
@@ -120,7 +121,7 @@ class InputSweep:
         added: list[Trial] = []
         for option in smaller_inputs(search.bench.bundle.spec.pre, self._tokens()):
             if self._left_s() < _LEAST_SECONDS:
-                search.notes.append(f"{option.name} was not tried: the time of the job was up")
+                search.notes.append(Sentence("note.no_time", name=option.name))
                 break
             family = self._one(option)
             added += family

@@ -12,6 +12,7 @@ from wavegate_server.compress.judge import FIRST_LEVEL, Judge
 from wavegate_server.compress.report import Candidate
 from wavegate_server.compress.search import Search, Trial
 from wavegate_server.compress.splits import Split
+from wavegate_server.core.sentences import Sentence
 
 __all__ = ["Verdicts", "judged", "judging_order"]
 
@@ -48,9 +49,7 @@ class Verdicts:
             done[trial.name] = search.judge.candidate(trial.made, search.latency, level=FIRST_LEVEL)
             self._few.remove(trial.name)
         if self._few:
-            search.notes.append(
-                f"judged on {FEW} of {self._all.samples} samples, as they cannot be the answer: {', '.join(self._few)}"
-            )
+            search.notes.append(Sentence("note.few_samples", few=FEW, total=self._all.samples, names=list(self._few)))
         rows = [done.get(trial.name) or Candidate.failed(trial.name, trial.reason) for trial in search.trials]
         return [search.judge.remarked(row, self.winner) for row in rows]
 
@@ -67,7 +66,7 @@ class Verdicts:
         self._few.append(trial.name)
         row = self._quick_judge().candidate(trial.made, search.latency, level=level)
         if fits and winner is not None and row.measured is not None:
-            return replace(row, offered=False, reason=f"{winner.recipe} is better; judged on {FEW} samples only")
+            return replace(row, offered=False, reason=Sentence("candidate.behind_few", name=winner.recipe, few=FEW))
         return row
 
     def _quick_judge(self) -> Judge:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from wavegate_server.core.plan import UNFINISHED, DeviceChange, RolloutView, Transition, WaveChange
 from wavegate_server.core.rollout import holders, roll_back, roll_back_again
+from wavegate_server.core.sentences import Sentence
 from wavegate_shared.errors import UsageError
 from wavegate_shared.states import AssignmentState, RolloutState, WaveState
 
@@ -55,7 +56,7 @@ def act(view: RolloutView, action: Action, *, actor: str, reason: str, now: date
     if action == "approve":
         return _approve(view, actor)
     if action == "pause":
-        return _plain(RolloutState.PAUSED, "pause", f"paused by {actor}", reason)
+        return _plain(RolloutState.PAUSED, "pause", Sentence("action.paused", name=actor, because=reason))
     if action == "resume":
         return _resume(view, actor, reason, now)
     if action == "abort":
@@ -66,7 +67,7 @@ def act(view: RolloutView, action: Action, *, actor: str, reason: str, now: date
 
 
 def _roll_back(view: RolloutView, actor: str, reason: str, now: datetime) -> Transition:
-    transition = roll_back(view, f"rolled back by {actor}" + (f": {reason}" if reason else ""), now)
+    transition = roll_back(view, Sentence("action.rolled_back", name=actor, because=reason), now)
     name = f"version {view.version} of {view.model}"
     if transition.state is RolloutState.CANCELLED:
         raise UsageError(
@@ -82,18 +83,17 @@ def _roll_back(view: RolloutView, actor: str, reason: str, now: datetime) -> Tra
     return transition
 
 
-def _plain(state: RolloutState, action: str, sentence: str, reason: str) -> Transition:
-    said = f"{sentence}: {reason}" if reason else sentence
+def _plain(state: RolloutState, action: str, said: Sentence) -> Transition:
     return Transition(state=state, reason=said, action=f"rollout.{action}", sentence=said)
 
 
 def _approve(view: RolloutView, actor: str) -> Transition:
     if view.state is RolloutState.DRAFT:
-        return _plain(RolloutState.SCHEDULED, "approve", f"approved by {actor}", "")
+        return _plain(RolloutState.SCHEDULED, "approve", Sentence("action.approved", name=actor))
     wave = view.waves[view.wave]
     if wave.approved_by:
         return Transition()
-    sentence = f"{actor} approved {wave.name}"
+    sentence = Sentence("action.approved_wave", name=actor, wave=wave.name)
     return Transition(
         waves=(WaveChange(wave.number, approved_by=actor),),
         reason=sentence,
@@ -104,7 +104,8 @@ def _approve(view: RolloutView, actor: str) -> Transition:
 
 def _resume(view: RolloutView, actor: str, reason: str, now: datetime) -> Transition:
     begun = view.waves[0].state is not WaveState.PENDING
-    resumed = _plain(RolloutState.RUNNING if begun else RolloutState.SCHEDULED, "resume", f"resumed by {actor}", reason)
+    said = Sentence("action.resumed", name=actor, because=reason)
+    resumed = _plain(RolloutState.RUNNING if begun else RolloutState.SCHEDULED, "resume", said)
     deadline = now + timedelta(seconds=view.policy.deadline_s)
     fresh = [
         DeviceChange(device.device, reason=device.reason, deadline=deadline)
@@ -122,9 +123,9 @@ def _resume(view: RolloutView, actor: str, reason: str, now: datetime) -> Transi
 
 def _abort(view: RolloutView, actor: str, reason: str) -> Transition:
     """Stop where it is: no new device, orders not carried out yet are withdrawn, devices that swapped keep the version."""
-    stopped = _plain(RolloutState.CANCELLED, "abort", f"aborted by {actor}", reason)
+    stopped = _plain(RolloutState.CANCELLED, "abort", Sentence("action.aborted", name=actor, because=reason))
     changes = [
-        DeviceChange(device.device, AssignmentState.SKIPPED, reason="the rollout was aborted")
+        DeviceChange(device.device, AssignmentState.SKIPPED, reason=Sentence("device.aborted"))
         for device in view.devices
         if device.state is AssignmentState.SCHEDULED or device.state in _NOT_SWAPPED
     ]

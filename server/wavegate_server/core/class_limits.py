@@ -7,6 +7,8 @@ A warning, never a refusal: whether a device keeps up is measured, on the device
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from wavegate_server.core.sentences import Sentence
+
 __all__ = ["ANY", "DEFAULT_LIMITS", "ClassLimit", "over_limit"]
 
 ANY = "*"
@@ -29,7 +31,7 @@ DEFAULT_LIMITS = {ANY: ClassLimit(parameters=100_000_000, mflops=20_000)}
 
 def over_limit(
     parameters: int, flops: int | None, limits: Mapping[str, ClassLimit], device_class: str = ""
-) -> list[str]:
+) -> list[Sentence]:
     """A sentence for each limit that the model is above.
 
     Args:
@@ -41,17 +43,18 @@ def over_limit(
     chosen = {device_class: limits[device_class]} if device_class in limits else dict(limits)
     if device_class and device_class not in limits:
         chosen = {name: limit for name, limit in limits.items() if name == ANY}
-    found = []
+    warnings: list[Sentence] = []
     for name, limit in sorted(chosen.items()):
-        place = "any class" if name == ANY else f"class {name}"
+        place = Sentence("class.any") if name == ANY else Sentence("class.one", name=name)
         if limit.parameters is not None and parameters > limit.parameters:
-            found.append(f"{parameters:,} parameters, above the limit of {limit.parameters:,} for {place}")
+            warnings.append(
+                Sentence("limit.parameters", number=f"{parameters:,}", limit=f"{limit.parameters:,}", place=place)
+            )
         if limit.mflops is None:
             continue
         if flops is None:
-            found.append(
-                f"compute could not be counted; {place} has a limit of {limit.mflops:,.0f} MFLOPs an inference"
-            )
+            warnings.append(Sentence("limit.not_counted", limit=f"{limit.mflops:,.0f}", place=place))
         elif flops / 1e6 > limit.mflops:
-            found.append(f"{flops / 1e6:,.0f} MFLOPs an inference, above the limit of {limit.mflops:,.0f} for {place}")
-    return found
+            number = f"{flops / 1e6:,.0f}"
+            warnings.append(Sentence("limit.compute", number=number, limit=f"{limit.mflops:,.0f}", place=place))
+    return warnings

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from wavegate_server.core.sentences import metric_label
 from wavegate_shared.histogram import Histogram
 from wavegate_shared.metrics import Direction, Metric
 
@@ -139,11 +140,9 @@ class DeviceBlocks:
 def metric_specs(metric: Metric, margins: Mapping[str, float]) -> list[MetricSpec]:
     """The three metrics a wave is judged by: the bundle's own score, p99 and errors. KeyError when one has no margin."""
     return [
-        MetricSpec(
-            metric.name, f"live {metric.name.replace('_', ' ')}", metric.unit, metric.direction, margins[metric.name]
-        ),
-        MetricSpec(P99, "requests slower than the old p99", "share", Direction.DOWN, margins[P99]),
-        MetricSpec(ERRORS, "failed requests", "share", Direction.DOWN, margins[ERRORS]),
+        MetricSpec(metric.name, metric_label(metric.name), metric.unit, metric.direction, margins[metric.name]),
+        MetricSpec(P99, metric_label(P99), "share", Direction.DOWN, margins[P99]),
+        MetricSpec(ERRORS, metric_label(ERRORS), "share", Direction.DOWN, margins[ERRORS]),
     ]
 
 

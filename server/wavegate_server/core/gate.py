@@ -25,6 +25,7 @@ import msgspec
 from wavegate_server.core import confidence, wording
 from wavegate_server.core.evidence import MetricEvidence
 from wavegate_server.core.policy import MIN_BASELINE_BLOCKS
+from wavegate_server.core.sentences import Sentence
 from wavegate_server.core.verdict import Decision, GateEvidence, Guards, MetricResult, Rules, Verdict
 from wavegate_shared.metrics import Direction
 
@@ -39,7 +40,7 @@ _FLOOR_SHARE = 0.5
 """Of the variance that sampling alone explains: enough to catch a baseline without events, below what a measured one shows."""
 _SLO_MIN_REQUESTS = 100
 _HISTOGRAM_ERROR = 1.02
-_NEVER = "never measured on these devices"
+_NEVER = "why.never"
 _SURE_CODES = frozenset({"golden_failed", "broken"})
 """One device is enough: the same signed samples fail on each, and a device that cannot serve at all is the worst case."""
 
@@ -49,15 +50,22 @@ def decide(evidence: GateEvidence) -> Decision:
     results = [] if evidence.telemetry is None else [judge(m, evidence.rules) for m in evidence.telemetry.metrics]
     caveats = wording.caveats(evidence, results)
 
-    def say(verdict: Verdict, sentence: str) -> Decision:
-        return Decision(verdict=verdict, sentence=sentence, results=results, caveats=caveats)
+    def say(verdict: Verdict, sentence: Sentence) -> Decision:
+        return Decision(
+            verdict=verdict,
+            sentence=str(sentence),
+            results=results,
+            caveats=[str(caveat) for caveat in caveats],
+            said=sentence.as_json(),
+            caveats_said=[caveat.as_json() for caveat in caveats],
+        )
 
     alarm = _guard_alarm(evidence)
     if alarm:
-        return say(Verdict.ROLLBACK, f"{alarm}: rolled back")
+        return say(Verdict.ROLLBACK, Sentence("gate.alarm", alarm=alarm))
     worse = [result for result in results if result.verdict is Verdict.ROLLBACK]
     if worse and evidence.telemetry is not None:
-        return say(Verdict.ROLLBACK, f"{wording.worse(worse, evidence.telemetry)}: rolled back")
+        return say(Verdict.ROLLBACK, Sentence("gate.alarm", alarm=wording.worse(worse, evidence.telemetry)))
     return say(*_without_alarm(evidence, results, caveats))
 
 
@@ -70,7 +78,7 @@ def judge(metric: MetricEvidence, rules: Rules) -> MetricResult:
     mean = math.fsum(metric.blocks) / blocks if blocks else None
     reach: float | None = None
     verdict, why = Verdict.INCONCLUSIVE, _unusable(metric)
-    if mean is not None and not why:
+    if mean is not None and why is None:
         spread = _spread(metric)
         alpha = rules.alpha / rules.comparisons
         reach = confidence.radius(spread, blocks=blocks, baseline_blocks=len(metric.baseline), alpha=alpha)
@@ -81,7 +89,8 @@ def judge(metric: MetricEvidence, rules: Rules) -> MetricResult:
         unit=metric.spec.unit,
         direction=metric.spec.direction,
         verdict=verdict,
-        why=why,
+        why=str(why or ""),
+        why_code=why.code if why else "",
         mean=mean,
         radius=reach if reach is not None and math.isfinite(reach) else None,
         margin=margin,
@@ -120,58 +129,55 @@ def _spread(metric: MetricEvidence) -> float:
     return max(confidence.variance(metric.baseline), _FLOOR_SHARE * metric.floor)
 
 
-def _unusable(metric: MetricEvidence) -> str:
+def _unusable(metric: MetricEvidence) -> Sentence | None:
     if not metric.measured:
-        return _NEVER
+        return Sentence(_NEVER)
     if len(metric.baseline) < 3:
-        return "no baseline from before the wave"
+        return Sentence("why.no_baseline")
     if not metric.blocks:
-        return "nothing measured since the swap"
+        return Sentence("why.nothing_since")
     if not all(math.isfinite(value) for value in (*metric.baseline, *metric.blocks, metric.floor)):
-        return "malformed values"
-    if _spread(metric) <= 0.0:
-        return "the baseline never varied, so nothing tells how far chance reaches"
-    return ""
+        return Sentence("why.malformed")
+    return Sentence("why.flat") if _spread(metric) <= 0.0 else None
 
 
-def _without_alarm(evidence: GateEvidence, results: list[MetricResult], caveats: list[str]) -> tuple[Verdict, str]:
+def _without_alarm(
+    evidence: GateEvidence, results: list[MetricResult], caveats: list[Sentence]
+) -> tuple[Verdict, Sentence]:
     updated = evidence.telemetry.updated if evidence.telemetry else 0
-    on = wording.devices(updated)
     if not evidence.soak_over:
-        return Verdict.HOLD, f"watching {on}: no alarm so far"
+        return Verdict.HOLD, Sentence("gate.watching", devices=updated)
     if evidence.approved_by:
-        return Verdict.PROMOTE, f"approved by {evidence.approved_by}: promoted"
+        return Verdict.PROMOTE, Sentence("gate.approved", name=evidence.approved_by)
     if updated == 0:
-        return Verdict.HOLD, "no device of this wave serves the new version: held"
+        return Verdict.HOLD, Sentence("gate.nobody")
     if evidence.first_install:
-        return (
-            Verdict.PROMOTE,
-            f"first version on {on}, nothing to compare with, all proven by their own checks: promoted",
-        )
-    missing = _missing(evidence.rules, results)
-    if missing:
-        return Verdict.HOLD, f"evidence is missing ({missing}): held"
+        return Verdict.PROMOTE, Sentence("gate.first_install", devices=updated)
+    gaps = _missing(evidence.rules, results)
+    if gaps:
+        return Verdict.HOLD, Sentence("gate.missing", gaps=gaps)
     judged = [result for result in results if not result.why]
     thin = any(r.devices < FEW or r.baseline_blocks < MIN_BASELINE_BLOCKS for r in judged)
-    note = f" ({'; '.join(caveats)})" if caveats else ""
     if thin and evidence.rules.few_canaries == "human":
-        return Verdict.HOLD, f"a person must approve{note}: held"
+        return Verdict.HOLD, Sentence("gate.needs_person", caveats=caveats)
     if all(result.verdict is Verdict.PROMOTE for result in judged):
-        return Verdict.PROMOTE, f"proven not worse on {on}{note}: promoted"
+        return Verdict.PROMOTE, Sentence("gate.not_worse", devices=updated, caveats=caveats)
     if evidence.rules.at_soak_end == "promote":
-        return Verdict.PROMOTE, f"no alarm on {on} through the whole soak{note}: promoted"
-    return Verdict.HOLD, f"not proven equal on {on} yet{note}: held"
+        return Verdict.PROMOTE, Sentence("gate.no_alarm", devices=updated, caveats=caveats)
+    return Verdict.HOLD, Sentence("gate.not_proven", devices=updated, caveats=caveats)
 
 
-def _missing(rules: Rules, results: list[MetricResult]) -> str:
+def _missing(rules: Rules, results: list[MetricResult]) -> list[Sentence]:
     """What must be there and is not: a required metric, or one that devices measured before and stopped measuring."""
     required = set(rules.required_metrics)
-    gaps = [r for r in results if r.why and (r.name in required or r.why != _NEVER)]
+    gaps = [r for r in results if r.why and (r.name in required or r.why_code != _NEVER)]
     absent = required - {result.name for result in results}
-    return "; ".join([f"{r.label}: {r.why}" for r in gaps] + sorted(absent))
+    return [Sentence("gap.metric", metric=r.name, why=Sentence(r.why_code)) for r in gaps] + [
+        Sentence("gap.absent", name=name) for name in sorted(absent)
+    ]
 
 
-def _guard_alarm(evidence: GateEvidence) -> str:
+def _guard_alarm(evidence: GateEvidence) -> Sentence | None:
     guards = evidence.guards
     sure = [failure for failure in guards.failed if failure.code in _SURE_CODES]
     if sure:
@@ -179,7 +185,7 @@ def _guard_alarm(evidence: GateEvidence) -> str:
     if len(guards.failed) > guards.budget:
         return wording.failures(guards, evidence)
     if len(guards.silent) > guards.budget and not _outage(guards):
-        return f"{wording.devices(len(guards.silent))} of {guards.touched} went silent after the swap"
+        return Sentence("alarm.silent", devices=len(guards.silent), total=guards.touched)
     return _limit_broken(evidence)
 
 
@@ -190,20 +196,20 @@ def _outage(guards: Guards) -> bool:
     return guards.touched > 1 and len(guards.silent) >= guards.touched
 
 
-def _limit_broken(evidence: GateEvidence) -> str:
+def _limit_broken(evidence: GateEvidence) -> Sentence | None:
     slo = evidence.rules.slo
     if evidence.telemetry is None or evidence.telemetry.live.requests < _SLO_MIN_REQUESTS:
-        return ""
+        return None
     live = evidence.telemetry.live
     if slo.p95_ms is not None and live.p95_ms is not None and live.p95_ms > slo.p95_ms * _HISTOGRAM_ERROR:
-        return f"p95 {live.p95_ms:.1f} ms is over the version's own limit of {slo.p95_ms:.1f} ms"
+        return Sentence("alarm.p95", value=f"{live.p95_ms:.1f}", limit=f"{slo.p95_ms:.1f}")
     share = live.errors / live.requests
     if slo.error_ceiling is not None and share > slo.error_ceiling:
-        return f"{wording.amount(share, 'share')} failed requests, over the version's own limit"
+        return Sentence("alarm.errors", share=wording.amount(share, "share"))
     memory = live.peak_memory_mb
     if slo.peak_memory_mb is not None and memory is not None and memory > slo.peak_memory_mb:
-        return f"{memory:.0f} MB of memory, over the version's own limit of {slo.peak_memory_mb:.0f} MB"
-    return ""
+        return Sentence("alarm.memory", value=f"{memory:.0f}", limit=f"{slo.peak_memory_mb:.0f}")
+    return None
 
 
 def _loss(metric: MetricEvidence, before: float, after: float) -> float:

@@ -105,7 +105,7 @@ class RolloutView:
 
 @dataclass(frozen=True, slots=True)
 class DeviceChange:
-    """What becomes of one device's row. None leaves a field alone; `reason` always replaces."""
+    """What becomes of one device's row. None leaves a field alone; `reason` always replaces, a `Sentence` or what stood there."""
 
     device: str
     state: AssignmentState | None = None
@@ -142,7 +142,7 @@ class Transition:
         publish: devices that get this rollout's assignment now.
         restore: devices that get their previous version as assignment now.
         deny: mark the version so that it is not offered again.
-        sentence: for the audit log; empty when nothing worth a row happened.
+        sentence: for the audit log; empty when nothing worth a row happened. It and `reason` are `Sentence`s.
     """
 
     state: RolloutState | None = None

@@ -15,9 +15,8 @@ Operators' actions are `actions`.
 Source: DESIGN section 8 (rollout engine).
 """
 
-import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -31,6 +30,7 @@ from wavegate_server.core.plan import (
     Transition,
     WaveChange,
 )
+from wavegate_server.core.sentences import Sentence
 from wavegate_server.core.verdict import Failure, GateEvidence, Guards, Rules, Verdict
 from wavegate_shared.states import AssignmentState, RolloutState, WaveState
 
@@ -38,7 +38,6 @@ __all__ = ["gate_evidence", "holders", "roll_back", "roll_back_again", "soak_ove
 
 _AT_WORK = frozenset({AssignmentState.PUBLISHED, AssignmentState.ACCEPTED, AssignmentState.SWAPPED})
 _UNSETTLED = _AT_WORK | {AssignmentState.SCHEDULED}
-_NO_WAY_BACK = "there is nothing to go back to, no earlier version is published and good"
 _NAMED = 3
 _TOOK_IT = frozenset({AssignmentState.ACCEPTED, AssignmentState.SWAPPED, AssignmentState.PROVEN})
 
@@ -98,7 +97,7 @@ def gate_evidence(view: RolloutView, telemetry: Telemetry | None, now: datetime)
     )
 
 
-def roll_back(view: RolloutView, reason: str, now: datetime) -> Transition:
+def roll_back(view: RolloutView, reason: Sentence, now: datetime) -> Transition:
     """Take the version back wherever it runs among the rollout's devices; devices not reached yet are left alone.
 
     A device that never accepted is not waited for, and one that refused keeps its state; both get the order, because the
@@ -115,14 +114,12 @@ def roll_back(view: RolloutView, reason: str, now: datetime) -> Transition:
             if device.back:
                 restore.append(device.device)
         elif device.state is AssignmentState.SCHEDULED:
-            changes.append(
-                DeviceChange(device.device, AssignmentState.SKIPPED, reason="not reached before the rollback")
-            )
+            changes.append(DeviceChange(device.device, AssignmentState.SKIPPED, reason=Sentence("device.not_reached")))
         elif device.ordered == view.version and device.current and not device.revoked:
             restore.append(device.device)
             changes.append(_withdrawal(device))
     if having and not having & set(restore):
-        keeps = f"{reason}; {_some(sorted(having))} keep version {view.version}: {_NO_WAY_BACK}"
+        keeps = Sentence("rollout.keeps", cause=reason, who=_some(sorted(having)), version=view.version)
         state, said = RolloutState.CANCELLED, keeps
     else:
         state, said = RolloutState.ROLLING_BACK, reason
@@ -154,7 +151,7 @@ def roll_back_again(view: RolloutView, now: datetime) -> Transition:
         devices=tuple(_back_change(view, device, deadline) for device in again),
         restore=tuple(device.device for device in again),
         action="rollout.rolling_back",
-        sentence=f"{len(again)} ordered back again",
+        sentence=Sentence("rollout.again", count=len(again)),
     )
 
 
@@ -173,23 +170,25 @@ def holders(view: RolloutView) -> list[DeviceView]:
     return [device for device in view.devices if has_it(device)]
 
 
-def _some(names: list[str]) -> str:
-    rest = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+def _some(names: Sequence[str]) -> Sentence:
+    more = len(names) - _NAMED
+    return Sentence("list.more", names=names[:_NAMED], more=more) if more > 0 else Sentence("list.all", names=names)
 
 
 def _withdrawal(device: DeviceView) -> DeviceChange:
     if device.state is AssignmentState.FAILED:
         return DeviceChange(device.device, reason=device.reason)
-    return DeviceChange(device.device, AssignmentState.SKIPPED, reason="the order was withdrawn before it was accepted")
+    return DeviceChange(device.device, AssignmentState.SKIPPED, reason=Sentence("device.withdrawn"))
 
 
 def _back_change(view: RolloutView, device: DeviceView, deadline: datetime) -> DeviceChange:
     """A device that got the version by a later rollout, or did not go back at the first try, counts as running it."""
     state = None if _may_run_it(device) else AssignmentState.PROVEN
     if device.back == 0:
-        return DeviceChange(device.device, state, reason=f"keeps version {view.version}: {_NO_WAY_BACK}")
-    return DeviceChange(device.device, state, reason=f"goes back to version {device.back}", deadline=deadline)
+        return DeviceChange(device.device, state, reason=Sentence("device.keeps", version=view.version))
+    return DeviceChange(
+        device.device, state, reason=Sentence("device.goes_back", version=device.back), deadline=deadline
+    )
 
 
 def _may_run_it(device: DeviceView) -> bool:
@@ -203,11 +202,11 @@ def _start(view: RolloutView, now: datetime) -> Transition:
     return Transition(
         state=RolloutState.RUNNING,
         wave=0,
-        reason=f"{first.name}: {first.size} of {len(view.devices)} devices",
+        reason=Sentence("rollout.wave", wave=first.name, size=first.size, total=len(view.devices)),
         waves=(WaveChange(0, WaveState.RUNNING),),
         publish=_reachable(view, view.members(0)),
         action="rollout.started",
-        sentence=f"version {view.version} of {view.model} goes to {first.name}",
+        sentence=Sentence("rollout.started", version=view.version, model=view.model, wave=first.name),
     )
 
 
@@ -217,7 +216,7 @@ def _advance(view: RolloutView, telemetry: Telemetry | None, now: datetime) -> T
     evidence = gate_evidence(view, telemetry, now)
     decision = gate.decide(evidence)
     if decision.verdict is Verdict.ROLLBACK:
-        back = roll_back(view, decision.sentence, now)
+        back = roll_back(view, decision.reason, now)
         merged = {change.device: change for change in (*late, *back.devices)}
         return replace(back, devices=tuple(merged.values()), gate=GateRecord(view.wave, evidence, decision, final=True))
     held = None if telemetry is None else GateRecord(view.wave, evidence, decision, final=False)
@@ -225,43 +224,49 @@ def _advance(view: RolloutView, telemetry: Telemetry | None, now: datetime) -> T
     if view.state is RolloutState.PAUSED:
         return replace(base, waves=_settle(view))
     if decision.verdict is Verdict.PROMOTE and held is not None:
-        return replace(_pass(view, decision.sentence), devices=late, gate=replace(held, final=True))
+        return replace(_pass(view, decision.reason), devices=late, gate=replace(held, final=True))
     members = view.members(view.wave)
     publish = _reachable(view, members)
-    reason = decision.sentence if held is not None else None
+    reason = decision.reason if held is not None else None
     return replace(base, publish=publish, waves=() if publish else _settle(view), reason=reason)
 
 
-def _pass(view: RolloutView, sentence: str) -> Transition:
+def _pass(view: RolloutView, sentence: Sentence) -> Transition:
     done = WaveChange(view.wave, WaveState.PASSED)
     if view.wave + 1 < len(view.waves):
         following = view.waves[view.wave + 1]
         return Transition(
             wave=following.number,
-            reason=f"{sentence}; {following.name}: {following.size} of {len(view.devices)} devices",
+            reason=Sentence(
+                "rollout.next_wave",
+                sentence=sentence,
+                wave=following.name,
+                size=following.size,
+                total=len(view.devices),
+            ),
             waves=(done, WaveChange(following.number, WaveState.RUNNING)),
             publish=_reachable(view, view.members(following.number)),
             action="rollout.wave_passed",
-            sentence=f"{view.waves[view.wave].name}: {sentence}",
+            sentence=Sentence("rollout.wave_passed", wave=view.waves[view.wave].name, sentence=sentence),
         )
     return Transition(
         state=RolloutState.COMPLETED,
         reason=_summary(view),
         waves=(done,),
         action="rollout.completed",
-        sentence=f"{view.waves[view.wave].name}: {sentence}",
+        sentence=Sentence("rollout.wave_passed", wave=view.waves[view.wave].name, sentence=sentence),
     )
 
 
-def _summary(view: RolloutView) -> str:
+def _summary(view: RolloutView) -> Sentence:
     counts = Counter(device.state for device in view.devices)
-    rest = ", ".join(
-        f"{counts[state]} {state.value.replace('_', ' ')}"
+    rest = [
+        Sentence("rollout.count", count=counts[state], state=state.value)
         for state in AssignmentState
-        if counts[state] and state != "proven"
-    )
-    proven = f"proven on {counts[AssignmentState.PROVEN]} of {len(view.devices)} devices"
-    return f"{proven}; {rest}" if rest else proven
+        if counts[state] and state is not AssignmentState.PROVEN
+    ]
+    numbers = {"proven": counts[AssignmentState.PROVEN], "total": len(view.devices)}
+    return Sentence("rollout.proven_rest", rest=rest, **numbers) if rest else Sentence("rollout.proven", **numbers)
 
 
 def _settle(view: RolloutView) -> tuple[WaveChange, ...]:
@@ -287,7 +292,7 @@ def _timed_out(view: RolloutView, now: datetime) -> tuple[DeviceChange, ...]:
     for device in view.devices:
         if device.state in _AT_WORK and device.deadline is not None and now >= max(device.deadline, grace):
             absent = device.state is AssignmentState.PUBLISHED
-            reason = "did not answer before the deadline" if absent else "accepted, but not proven before the deadline"
+            reason = Sentence("device.no_answer" if absent else "device.not_proven")
             changes.append(DeviceChange(device.device, AssignmentState.TIMED_OUT, reason=reason))
     return tuple(changes)
 
@@ -333,47 +338,50 @@ def _has_failed(device: DeviceView) -> bool:
 
 
 def _failure(device: DeviceView) -> Failure:
-    return Failure(device.device, device.code or device.state.value, device.reason)
+    return Failure(device.device, device.code or device.state.value, str(device.reason))
 
 
 def _finish_rollback(view: RolloutView, now: datetime) -> Transition:
     """`rolled_back` once no device has the version; until then the reason names those that do not come by themselves."""
     waiting = [device for device in holders(view) if not _never_had_it(view, device, now)]
     back = sum(device.state is AssignmentState.ROLLED_BACK for device in view.devices)
-    sentence = f"{back} back on their previous version"
-    cause = _PROGRESS.split(view.reason)[0]
+    progress = Sentence("rollout.back", count=back)
+    cause = _cause(view.reason)
     if not waiting:
         return Transition(
             state=RolloutState.ROLLED_BACK,
-            reason=f"{cause}; {sentence}",
+            reason=Sentence("rollout.rolled_back", cause=cause, progress=progress),
             action="rollout.rolled_back",
-            sentence=sentence,
+            sentence=progress,
         )
     late = [text for text in (_lateness(view, device, now) for device in waiting) if text]
     if not late:
         return Transition()
-    reason = f"{cause}; {sentence}, {len(waiting)} not yet: {_some(late)}"
+    reason = Sentence("rollout.rolling_back", cause=cause, progress=progress, waiting=len(waiting), who=_some(late))
     return Transition() if reason == view.reason else Transition(reason=reason)
 
 
-_PROGRESS = re.compile(r"; \d+ back on their previous version")
+def _cause(reason: str) -> Sentence:
+    """Why a rollback began, without how far it is."""
+    known = Sentence.plain(reason)
+    cause = known.params["cause"] if known.code == "rollout.rolling_back" else known
+    return Sentence.plain(cause)
 
 
-def _lateness(view: RolloutView, device: DeviceView, now: datetime) -> str:
+def _lateness(view: RolloutView, device: DeviceView, now: datetime) -> Sentence | None:
     if not device.back:
-        return f"{device.device} cannot go back (no earlier version is published and good)"
+        return Sentence("late.no_way", device=device.device)
     if device.state is AssignmentState.FAILED:
-        return f"{device.device} did not go back ({device.code or 'failed'})"
+        return Sentence("late.failed", device=device.device, code=device.code or "failed")
     if not device.rollback_seq:
-        return f"{device.device} can go back now; roll back again"
+        return Sentence("late.can", device=device.device)
     if not _is_late(view, device, now):
-        return ""
-    seen = f"{device.last_seen:%Y-%m-%d %H:%M} UTC" if device.last_seen else "never"
-    return (
-        f"{device.device} is offline (last seen {seen})"
-        if _is_silent(view, device, now)
-        else f"{device.device} is late"
-    )
+        return None
+    if not _is_silent(view, device, now):
+        return Sentence("late.late", device=device.device)
+    if device.last_seen is None:
+        return Sentence("late.never_seen", device=device.device)
+    return Sentence("late.offline", device=device.device, seen=f"{device.last_seen:%Y-%m-%d %H:%M} UTC")
 
 
 def _is_late(view: RolloutView, device: DeviceView, now: datetime) -> bool:

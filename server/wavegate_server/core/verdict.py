@@ -1,10 +1,12 @@
 """The gate's data: what goes into a decision and what comes out. Judging is `gate`, words are `wording`."""
 
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
 from wavegate_server.core.evidence import Telemetry
+from wavegate_server.core.sentences import Sentence, sentence_from
 from wavegate_shared.manifest import Slo
 from wavegate_shared.metrics import Direction
 
@@ -81,7 +83,11 @@ class GateEvidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MetricResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One metric's outcome: `mean` loss per block with `radius` (None: unknown), against `margin`, in the metric's unit."""
+    """One metric's outcome: `mean` loss per block with `radius` (None: unknown), against `margin`, in the metric's unit.
+
+    Attributes:
+        why: why it was not judged, or empty; `why_code`: the same as a sentence's code, empty in rows of older releases.
+    """
 
     name: str
     label: str
@@ -99,12 +105,25 @@ class MetricResult(msgspec.Struct, frozen=True, kw_only=True):
     controls: int
     before: float | None
     after: float | None
+    why_code: str = ""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gate says. `caveats` name every way in which the evidence is thinner than the method wants."""
+    """What the gate says. `caveats` name every way in which the evidence is thinner than the method wants.
+
+    Attributes:
+        sentence, caveats: English texts.
+        said, caveats_said: the same as codes with parameters (`Sentence.as_json`); empty in rows of older releases.
+    """
 
     verdict: Verdict
     sentence: str
     results: list[MetricResult]
     caveats: list[str]
+    said: dict[str, Any] = {}
+    caveats_said: list[dict[str, Any]] = []
+
+    @property
+    def reason(self) -> Sentence:
+        """The sentence with its code."""
+        return sentence_from(self.said) or Sentence.plain(self.sentence)

@@ -1,6 +1,8 @@
 """What a model's page says about compression jobs, in the reader's language. Pure: rows come in, text goes out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from wavegate_server.adapters.tables import CompressJob
 from wavegate_server.core.budget import BudgetItem, allowed_drop, parse_budget
@@ -28,7 +30,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A candidate's row beside the chart. `number` is None for one that was never measured."""
+    """A candidate's row beside the chart. `number` is None for one that was never measured; `said` is `reason` as code and parameters."""
 
     number: int | None
     name: str
@@ -42,6 +44,7 @@ class Row:
     at_most: str
     agreement: str
     reason: str
+    said: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +133,9 @@ class CompressWords:
     def _row(self, number: int | None, row: Candidate, result: JobResult, metric: Metric) -> Row:
         kind = "original" if row.is_original else "good" if row.offered else "missed"
         kind = "chosen" if row.recipe == result.chosen else kind
-        none, first = formats.NONE, result.original
+        none, first, said = formats.NONE, result.original, row.reason_said or {}
         if number is None:
-            return Row(None, row.recipe, kind, False, none, "", none, "", none, none, none, row.reason or "")
+            return Row(None, row.recipe, kind, False, none, "", none, "", none, none, none, row.reason or "", said)
         smaller = faster = ""
         if first is not None and first is not row and first.size_bytes and first.p50_ms and row.p50_ms:
             smaller = formats.percent((row.size_bytes or 0.0) / first.size_bytes - 1)
@@ -150,6 +153,7 @@ class CompressWords:
             at_most=none if row.is_original else self._loss(row.drop_high_pt, metric),
             agreement=none if row.is_original else formats.percent(row.agreement, 2),
             reason=row.reason or "",
+            said=said,
         )
 
     def _loss(self, points: float | None, metric: Metric) -> str:

@@ -33,11 +33,14 @@ class MetricView:
 
 @dataclass(frozen=True, slots=True)
 class GateView:
-    """What the gate saw beside its sentence; `readable` False when only the sentence is left."""
+    """What the gate saw beside its sentence; `readable` False when only the sentence is left.
+
+    `caveats` are English texts, each with its code and parameters (empty: an older release's).
+    """
 
     readable: bool
     metrics: tuple[MetricView, ...] = ()
-    caveats: tuple[str, ...] = ()
+    caveats: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     failed: tuple[Failure, ...] = ()
     silent: tuple[str, ...] = ()
     updated: int = 0
@@ -56,13 +59,18 @@ def gate_view(stored: Mapping[str, Any]) -> GateView:
     return GateView(
         readable=True,
         metrics=tuple(_metric(result, inputs) for result in decision.results),
-        caveats=tuple(decision.caveats),
+        caveats=_caveats(decision),
         failed=tuple(inputs.guards.failed),
         silent=tuple(inputs.guards.silent),
         updated=telemetry.updated if telemetry else 0,
         requests=telemetry.live.requests if telemetry else 0,
         errors=telemetry.live.errors if telemetry else 0,
     )
+
+
+def _caveats(decision: Decision) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+    said: list[Mapping[str, Any]] = [*decision.caveats_said, *({} for _ in decision.caveats)]
+    return tuple(zip(decision.caveats, said, strict=False))
 
 
 def _metric(result: MetricResult, inputs: GateEvidence) -> MetricView:

@@ -1,6 +1,6 @@
 """The words of the dashboard in each language: two catalogues with the same keys, and which one a browser gets.
 
-Sentences that the rollout engine wrote are data, in English, and are marked so in the page.
+Stored sentences, which the engine and the jobs made, are translated in `sentences`.
 """
 
 import json

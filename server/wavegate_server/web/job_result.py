@@ -39,6 +39,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     offered: bool | None = None
     pareto: bool | None = None
     reason: str | None = None
+    reason_said: dict[str, Any] | None = None
 
     @property
     def is_original(self) -> bool:
@@ -70,6 +71,12 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     samples: int | None = None
     measured_on: str | None = None
     notes: tuple[str, ...] = ()
+    notes_said: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def said_notes(self) -> tuple[tuple[str, dict[str, Any]], ...]:
+        """Each note with its code and parameters; empty where it has none."""
+        return tuple(zip(self.notes, (*self.notes_said, *({} for _ in self.notes)), strict=False))
 
     @property
     def original(self) -> Candidate | None:

@@ -133,7 +133,7 @@ class Renderer:
             "viewer": viewer,
             "ago": ago,
             "label": said.label,
-            "gate_text": said.gate,
+            "speaker": said.speaker,
             "why_text": said.why,
             "wave_name": said.wave_name,
             "comparison": said.comparison,

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from wavegate_server.adapters.reads import VersionShare, WhyStep
-from wavegate_server.core.verdict import Verdict
 from wavegate_server.web import formats
-from wavegate_server.web.evidence import GateView
 from wavegate_server.web.i18n import Translate
 from wavegate_server.web.pictures import Change, changes
+from wavegate_server.web.sentences import Speaker
 from wavegate_shared.manifest import Comparison
 from wavegate_shared.metrics import Direction, Metric
 from wavegate_shared.states import AssignmentState
@@ -73,6 +72,11 @@ class Words:
 
     t: Translate
 
+    @property
+    def speaker(self) -> Speaker:
+        """Says stored sentences."""
+        return Speaker(self.t("lang"), self.label, self.wave_name)
+
     def label(self, kind: str, value: str) -> str:
         """The name of a state, code or the like; one that no catalogue knows shows as it is."""
         try:
@@ -83,33 +87,12 @@ class Words:
     def why(self, step: WhyStep) -> str:
         """A step of the chain of reasons."""
         places = {name: self._place(name, value) for name, value in step.values.items()}
+        if "sentence" in places:
+            places["sentence"] = self.speaker.say(places["sentence"], step.said).text
         key = f"why.{step.code}"
         if step.code in ("refused", "reverted", "deferred", "broken") and not step.values.get("detail"):
             key += "_short"
         return self.t(key, **places)
-
-    def gate(self, verdict: str, view: GateView) -> str:
-        """The gate's sentence in this language, told from its evidence; empty when that is not enough to tell it."""
-        said = self.label("verdict", verdict)
-        worse = [metric for metric in view.metrics if metric.result.verdict is Verdict.ROLLBACK]
-        if verdict == Verdict.ROLLBACK and worse:
-            lead = worse[0]
-            return self.t(
-                "gate.said.worse",
-                n=lead.result.worse,
-                total=lead.result.devices,
-                metric=self.label("gate.metric", lead.result.name),
-                before=formats.metric(lead.result.before, lead.metric),
-                after=formats.metric(lead.result.after, lead.metric),
-                margin=difference(lead.result.margin, lead.result.unit, sign=False),
-                verdict=said,
-            )
-        if verdict == Verdict.ROLLBACK and view.failed:
-            first = view.failed[0]
-            return self.t("gate.said.failed", device=first.device, code=self.label("code", first.code), verdict=said)
-        if verdict != Verdict.ROLLBACK and view.updated:
-            return self.t("gate.said.devices", n=view.updated, verdict=said)
-        return ""
 
     def wave_name(self, name: str) -> str:
         """A wave's name; those that Wavegate gives are translated, an operator's own are not."""

@@ -10,6 +10,7 @@ from wavegate_server.adapters.fleet_store import FleetStore
 from wavegate_server.adapters.rollout_store import load_view, write_transition
 from wavegate_server.adapters.tables import Device, DeviceAssignment, DeviceEvent, DeviceReport
 from wavegate_server.core.rollout import roll_back, step
+from wavegate_server.core.sentences import Sentence
 from wavegate_shared.states import DeviceState, Outcome
 from wavegate_shared.wire import Hello, Running, StateEvent
 
@@ -27,7 +28,9 @@ def started(db: FleetDb) -> str:
 def brought_down(db: FleetDb, rollout: str) -> None:
     with write(db.engine) as session:
         view = load_view(session, rollout, since=db.now)
-        write_transition(session, view, roll_back(view, "bad", db.now), db.orders, actor="engine", now=db.now)
+        write_transition(
+            session, view, roll_back(view, Sentence.plain("bad"), db.now), db.orders, actor="engine", now=db.now
+        )
 
 
 def hello(version: int = 1, seq: int = 0, **changes: Any) -> Hello:

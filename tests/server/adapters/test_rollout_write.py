@@ -11,6 +11,7 @@ from wavegate_server.adapters.rollout_write import write_transition
 from wavegate_server.adapters.tables import DeviceAssignment, Model, Outbox, Rollout, RolloutDevice, Version
 from wavegate_server.core.plan import Transition
 from wavegate_server.core.rollout import roll_back, step
+from wavegate_server.core.sentences import Sentence
 from wavegate_shared.states import DeviceState, Outcome, RolloutState
 
 
@@ -25,7 +26,9 @@ def take_step(db: FleetDb, rollout: str) -> Transition:
 def bring_down(db: FleetDb, rollout: str) -> None:
     with write(db.engine) as session:
         view = load_view(session, rollout, since=db.now)
-        write_transition(session, view, roll_back(view, "it is bad", db.now), db.orders, actor="engine", now=db.now)
+        write_transition(
+            session, view, roll_back(view, Sentence.plain("it is bad"), db.now), db.orders, actor="engine", now=db.now
+        )
 
 
 def started(db: FleetDb, version: int = 2, devices: int = 2) -> str:
@@ -167,3 +170,26 @@ def test_the_outbox_refuses_a_second_copy_of_an_order(tmp_path: Path) -> None:
         take_step(db, rollout)
         with read(db.engine) as session:
             assert len(session.exec(select(Outbox)).all()) == 1
+
+
+def test_what_is_said_is_stored_with_its_code(tmp_path: Path) -> None:
+    with fleet_db(tmp_path, devices=2) as db:
+        rollout = started(db)
+        bring_down(db, rollout)
+        with read(db.engine) as session:
+            view = load_view(session, rollout, since=db.now)
+            row = session.get_one(Rollout, rollout)
+            assert isinstance(view.reason, Sentence)
+            assert (row.reason, row.said["code"]) == ("it is bad", "text")
+            codes = {device.reason.code for device in view.devices if isinstance(device.reason, Sentence)}
+            assert codes == {"device.withdrawn", "device.not_reached"}
+
+
+def test_a_text_that_another_release_wrote_beside_a_code_is_only_a_text(tmp_path: Path) -> None:
+    with fleet_db(tmp_path, devices=2) as db:
+        rollout = started(db)
+        with write(db.engine) as session:
+            session.get_one(Rollout, rollout).reason = "written by a release without codes"
+        with read(db.engine) as session:
+            reason = load_view(session, rollout, since=db.now).reason
+    assert (reason, isinstance(reason, Sentence)) == ("written by a release without codes", False)

@@ -2,7 +2,7 @@ import pytest
 
 from tests.server.core.test_gate import evidence
 from wavegate_server.core.verdict import Failure, GateEvidence, Guards
-from wavegate_server.core.wording import amount, devices, failures, refused
+from wavegate_server.core.wording import amount, failures, refused
 
 
 @pytest.mark.parametrize(
@@ -10,10 +10,6 @@ from wavegate_server.core.wording import amount, devices, failures, refused
 )
 def test_amounts(value: float, unit: str, text: str) -> None:
     assert amount(value, unit) == text
-
-
-def test_one_device_and_many() -> None:
-    assert (devices(1), devices(0), devices(12)) == ("1 device", "0 devices", "12 devices")
 
 
 def given() -> GateEvidence:

@@ -86,4 +86,6 @@ def test_what_is_known_is_still_shown(reader: TestClient) -> None:
     page = reader.get("/models/address-match").text
     assert page.count('<article class="card release"') == 3
     assert page.count('<article class="card job"') == JOBS
-    assert 'class="sentence" lang="en">wrong on 5 of 5 devices' in reader.get("/rollouts/r-written").text
+    written = reader.get("/rollouts/r-written", headers={"Accept-Language": "zh"}).text
+    assert '<p class="sentence" lang="en">wrong on 5 of 5 devices' in written
+    assert '<strong lang="en">wrong on 5 of 5 devices' in written

@@ -38,7 +38,7 @@ def test_the_fleet_page_counts_health_and_lists_devices(client: TestClient) -> N
     assert re.search(r'class="donut-n">24<', page)
     assert all(f'href="/devices/{device}"' in page for device in device_ids())
     assert "Needs attention" in page
-    assert "wave 2: 3 of 6 devices proven" in page
+    assert "proven not worse on 5 devices: promoted; rest: 6 of 23 devices" in page
 
 
 def test_filters_narrow_the_list_and_give_the_short_url(client: TestClient) -> None:

@@ -4,12 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.support.seed_gate import bad_decision, good_decision, refused_decision
 from tests.support.web_server import Dashboard
 from wavegate_server.adapters import reads
 from wavegate_server.adapters.database import read
 from wavegate_server.adapters.reads import WhyStep
-from wavegate_server.web.evidence import gate_view
 from wavegate_server.web.i18n import translator
 from wavegate_server.web.words import ComparisonRow, Words, difference, in_order, policy_text
 from wavegate_shared.manifest import Comparison
@@ -64,15 +62,6 @@ def test_nothing_before_gives_no_percentage() -> None:
 def test_a_reason_without_detail_has_no_empty_brackets(detail: str, text: str) -> None:
     values = {"version": "3", "active": "2", "code": "golden_failed", "detail": detail}
     assert EN.why(WhyStep(None, "refused", "", values)).endswith(text)
-
-
-def test_the_gate_speaks_the_readers_language() -> None:
-    zh, devices = Words(translator("zh")), [f"d{n}" for n in range(5)]
-    bad, refused, good = (make(devices) for make in (bad_decision, refused_decision, good_decision))
-    assert zh.gate(bad[0], gate_view(bad[2])).startswith("5 台设备中 5 台变差，线上准确率 97.9 % → 92.9 %")
-    assert "黄金集未通过" in zh.gate(refused[0], gate_view(refused[2]))
-    assert zh.gate(good[0], gate_view(good[2])) == "5 台设备均未变差：放行"
-    assert zh.gate("rollback", gate_view({})) == ""
 
 
 def test_an_unknown_name_shows_as_it_is() -> None:
