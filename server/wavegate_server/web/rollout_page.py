@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from fastapi import Request, Response
 
 from wavegate_server.adapters import reads
-from wavegate_server.adapters.reads import RolloutDetail
+from wavegate_server.adapters.reads import RolloutDetail, WaveRow
 from wavegate_server.core.actions import Action
 from wavegate_server.web.desk import Desk
 from wavegate_server.web.evidence import gate_view
@@ -23,23 +23,34 @@ _OFFERED: dict[str, tuple[Action, ...]] = {
     RolloutState.CANCELLED: ("rollback",),
 }
 _CAREFUL = frozenset({"abort", "rollback"})
+_AWAITS_A_PERSON = frozenset({"gate.needs_person", "gate.not_proven", "gate.missing"})
+"""What the gate says when it will not promote by itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A button of the page; a careful one asks back first."""
+    """A button of the page; a careful one asks back first. `note`: the key of what it will do, where the word alone does not say it."""
 
     name: Action
     careful: bool
+    note: str = ""
 
 
 def offers(rollout: RolloutDetail) -> tuple[Offer, ...]:
     """The actions that make sense now. The function behind them decides again, on the state it then finds."""
     names = _OFFERED.get(rollout.row.state, ())
-    waiting = [wave for wave in rollout.waves if wave.state == WaveState.SOAKING and not wave.approved_by]
-    if waiting and rollout.row.state == RolloutState.RUNNING:
+    if rollout.row.state == RolloutState.RUNNING and any(_awaits_approval(rollout, wave) for wave in rollout.waves):
         names = ("approve", *names)
-    return tuple(Offer(name, name in _CAREFUL) for name in names)
+    note = "action.approve.starts" if rollout.row.state == RolloutState.DRAFT else "action.approve.passes"
+    return tuple(Offer(name, name in _CAREFUL, note if name == "approve" else "") for name in names)
+
+
+def _awaits_approval(rollout: RolloutDetail, wave: WaveRow) -> bool:
+    """Whether the gate holds this wave for a person; a decision of an older release has no code, and may."""
+    if wave.state != WaveState.SOAKING or wave.approved_by:
+        return False
+    newest = next((gate for gate in rollout.gates if gate.wave == wave.number), None)
+    return newest is not None and (not newest.said or newest.said.get("code") in _AWAITS_A_PERSON)
 
 
 def rollout_page(request: Request, desk: Desk, rollout_id: str, problem: FormProblem | None = None) -> Response:

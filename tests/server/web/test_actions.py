@@ -1,10 +1,14 @@
 """Buttons of the rollout page: the same function as the API's, from this site only."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from tests.support.web_server import Dashboard
 from wavegate_server.adapters import reads
 from wavegate_server.adapters.database import read
+from wavegate_server.adapters.reads import RolloutDetail
 from wavegate_server.adapters.tokens import Role
 from wavegate_server.web.rollout_page import offers
 
@@ -64,3 +68,30 @@ def test_offers_fit_the_state(shared: Dashboard) -> None:
         ("rollback", True),
     ]
     assert offers(over) == ()
+
+
+def soaking(detail: RolloutDetail, code: str, **changes: Any) -> RolloutDetail:
+    """The rollout with its second wave soaking, and what the gate says of it."""
+    wave = replace(detail.waves[1], state="soaking", **changes)
+    gate = replace(detail.gates[0], wave=1, said={"code": code, "params": {}} if code else {})
+    return replace(detail, waves=(detail.waves[0], wave, detail.waves[2]), gates=(gate, *detail.gates))
+
+
+@pytest.mark.parametrize(
+    ("code", "offered"),
+    [
+        ("gate.watching", False),
+        ("gate.nobody", False),
+        ("gate.needs_person", True),
+        ("gate.not_proven", True),
+        ("gate.missing", True),
+        ("", True),
+    ],
+)
+def test_approval_is_offered_where_the_gate_waits_for_a_person(shared: Dashboard, code: str, offered: bool) -> None:
+    with read(shared.context.engine) as session:
+        detail = reads.rollout_detail(session, ROLLOUT)
+    names = {offer.name: offer.note for offer in offers(soaking(detail, code))}
+    assert ("approve" in names) is offered
+    assert names.get("approve", "action.approve.passes") == "action.approve.passes"
+    assert "approve" not in {offer.name for offer in offers(soaking(detail, code, approved_by="ana"))}
