@@ -1,5 +1,6 @@
 """Each finding is provoked once."""
 
+import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -16,12 +17,19 @@ from wavegate_server.web import vendor
 OFFLINE = ("root-1", "root-2", "root-3", "targets", "release")
 
 
+@pytest.fixture(scope="module")
+def first_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory after its first start; each test changes a copy."""
+    directory = tmp_path_factory.mktemp("doctor") / "data"
+    initialise(Settings(data_dir=directory), NOW)
+    return directory
+
+
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(first_start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setattr(vendor, "missing", list)
-    made = Settings(data_dir=tmp_path / "data", broker="embedded")
-    initialise(made, NOW)
-    return made
+    shutil.copytree(first_start, tmp_path / "data")
+    return Settings(data_dir=tmp_path / "data", broker="embedded")
 
 
 def bad(settings: Settings, days: float = 0) -> dict[str, Finding]:

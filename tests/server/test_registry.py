@@ -1,6 +1,5 @@
 """The registry on a real database, object store and image repository: what comes in is checked, numbered, signed."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +8,17 @@ from sqlalchemy import Engine
 from sqlmodel import Session, select
 
 from tests.support.bundles import relist, save_model, write_pair_bundle
+from tests.support.trust import NOW, make_repository
 from wavegate_server.adapters.bundle_keep import restore
 from wavegate_server.adapters.bundles import open_bundle
 from wavegate_server.adapters.database import open_engine, read, sqlite_url, write
-from wavegate_server.adapters.keystore import KeyStore
 from wavegate_server.adapters.objects import Objects
 from wavegate_server.adapters.tables import METADATA, AuditEvent, Model, Version, VersionArtifact
-from wavegate_server.adapters.tuf_repo import TufRepo
 from wavegate_server.compress.report import Candidate, JobResult, write_result
 from wavegate_server.demo.bad_versions import refused_bundle
 from wavegate_server.registry import VersionRef, import_bundle, publish
 from wavegate_shared.errors import UsageError
 from wavegate_shared.manifest import Comparison, Manifest, decode_manifest
-
-NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
 class Registry:
@@ -32,10 +28,7 @@ class Registry:
         self.engine: Engine = open_engine(sqlite_url(directory / "db"))
         METADATA.create_all(self.engine)
         self.objects = Objects(directory / "objects")
-        keystore = KeyStore(directory / "keys")
-        keystore.init()
-        self.tuf_repo = TufRepo(directory / "tuf", keystore)
-        self.tuf_repo.init(NOW)
+        self.tuf_repo = make_repository(directory / "trust")
 
     def take(self, path: Path, *, unchecked: bool = False) -> VersionRef:
         return import_bundle(self.engine, self.objects, path, unchecked=unchecked, actor="test", now=NOW)

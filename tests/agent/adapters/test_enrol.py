@@ -133,7 +133,7 @@ def url(registry: Registry) -> Iterator[str]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*registry.serving())
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)  # looks for the end often
     thread.start()
     yield f"https://127.0.0.1:{server.server_address[1]}"
     server.shutdown()

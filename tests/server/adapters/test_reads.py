@@ -1,34 +1,12 @@
 """The door to all reads, over one seeded fleet: device, models, rollouts."""
 
-from collections.abc import Iterator
-from datetime import UTC, datetime
-
 import pytest
-from sqlalchemy import Engine
 from sqlmodel import Session
 
-from tests.support.seed import device_ids, seed_fleet
+from tests.server.adapters.conftest import SEEDED_AT as NOW
+from tests.support.seed import device_ids
 from wavegate_server.adapters import reads
-from wavegate_server.adapters.database import open_engine, read
-from wavegate_server.adapters.tables import METADATA
 from wavegate_shared.errors import UsageError
-
-NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    opened = open_engine(f"sqlite:///{tmp_path_factory.mktemp('reads') / 'w.db'}")
-    METADATA.create_all(opened)
-    seed_fleet(opened, NOW, minutes=35)
-    yield opened
-    opened.dispose()
-
-
-@pytest.fixture
-def session(engine: Engine) -> Iterator[Session]:
-    with read(engine) as opened:
-        yield opened
 
 
 def test_everything_public_is_listed_and_there() -> None:

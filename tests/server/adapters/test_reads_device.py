@@ -1,33 +1,10 @@
 """One device: its head, its history, and the chain of reasons for its version."""
 
-from collections.abc import Iterator
-from datetime import UTC, datetime
-
-import pytest
-from sqlalchemy import Engine
 from sqlmodel import Session
 
-from tests.support.seed import MODEL, seed_fleet
-from wavegate_server.adapters.database import open_engine, read
+from tests.server.adapters.conftest import SEEDED_AT as NOW
+from tests.support.seed import MODEL
 from wavegate_server.adapters.reads_device import SENTENCES, device_detail, device_history, device_why
-from wavegate_server.adapters.tables import METADATA
-
-NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    opened = open_engine(f"sqlite:///{tmp_path_factory.mktemp('reads') / 'w.db'}")
-    METADATA.create_all(opened)
-    seed_fleet(opened, NOW, minutes=1)
-    yield opened
-    opened.dispose()
-
-
-@pytest.fixture
-def session(engine: Engine) -> Iterator[Session]:
-    with read(engine) as opened:
-        yield opened
 
 
 def test_the_head_adds_up_what_the_reports_say(session: Session) -> None:
