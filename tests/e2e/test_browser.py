@@ -239,6 +239,12 @@ def test_the_progress_of_a_job_shows_without_a_reload(visit: Visit, dashboard: D
     expect(page.get_by_role("textbox", name="Budget")).to_have_value("size=-33%")  # what was typed stays
 
 
+def test_without_javascript_no_page_claims_to_connect(visit: Visit) -> None:
+    page = visit.open("/fleet", java_script_enabled=False)
+    expect(page.locator("tbody tr").first).to_be_visible()
+    expect(page.locator("#live-state")).to_be_hidden()
+
+
 def test_the_keyboard_reaches_everything(visit: Visit) -> None:
     page = visit.open("/fleet")
     settled(page)

@@ -1,5 +1,6 @@
 """Sentences and tables that templates show but do not compute. Pure: everything comes in, text goes out."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -35,6 +36,8 @@ _COMPARISON = {
     "peak memory": "compare.memory",
     "CPU time per inference": "compare.cpu",
 }
+_NUMBERED_WAVE = re.compile(r"wave ([0-9]+)")
+"""The name of a wave that was given none (`core.waves`)."""
 _SAME = 0.005
 """A change of a size or of the metric that is smaller is none."""
 _SAME_MEASURED = 0.02
@@ -96,7 +99,10 @@ class Words:
 
     def wave_name(self, name: str) -> str:
         """A wave's name; those that Wavegate gives are translated, an operator's own are not."""
-        return self.t(f"wave.name.{name}") if name in ("canary", "rest") else name
+        if name in ("canary", "rest"):
+            return self.t(f"wave.name.{name}")
+        number = _NUMBERED_WAVE.fullmatch(name)
+        return self.t("wave.title", n=number[1]) if number else name
 
     def comparison(self, compared: Compared) -> list[ComparisonRow]:
         """The before/after table of a version or a compression job; its bars share one scale."""

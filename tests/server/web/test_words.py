@@ -6,8 +6,10 @@ import pytest
 
 from tests.support.web_server import Dashboard
 from wavegate_server.adapters import reads
-from wavegate_server.adapters.database import read
+from wavegate_server.adapters.database import read, write
 from wavegate_server.adapters.reads import WhyStep
+from wavegate_server.adapters.tables import RolloutWave
+from wavegate_server.core.sentences import Sentence
 from wavegate_server.web.i18n import translator
 from wavegate_server.web.words import ComparisonRow, Words, difference, in_order, policy_text
 from wavegate_shared.manifest import Comparison
@@ -67,6 +69,23 @@ def test_a_reason_without_detail_has_no_empty_brackets(detail: str, text: str) -
 def test_an_unknown_name_shows_as_it_is() -> None:
     assert EN.label("code", "brand_new") == "brand new"
     assert EN.wave_name("late lockers") == "late lockers"
+
+
+def test_a_wave_without_a_name_of_its_own_is_numbered_in_the_readers_language() -> None:
+    zh = Words(translator("zh"))
+    assert [words.wave_name("wave 2") for words in (EN, zh)] == ["Wave 2", "第 2 批"]
+    assert zh.wave_name("wave two") == "wave two"
+    assert (
+        zh.speaker.sentence(Sentence("rollout.wave", wave="wave 2", size=6, total=23)).text
+        == "第 2 批：23 台设备中的 6 台"
+    )
+
+
+def test_a_waves_number_is_said_once(dashboard: Dashboard) -> None:
+    with write(dashboard.context.engine) as session:
+        session.get_one(RolloutWave, ("r5-address-match", 1)).name = "wave 2"
+    with dashboard.client() as client:
+        assert "<h2>Wave 2</h2>" in client.get("/rollouts/r5-address-match").text
 
 
 def test_counts_come_in_the_order_of_a_devices_way() -> None:
