@@ -117,6 +117,13 @@ def test_roll_back_of_a_first_version_is_refused_and_changes_nothing(cli: Cli, f
         assert session.get_one(Rollout, rollout).state == "completed"
 
 
+@pytest.fixture
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watching command asks the server every second."""
+    monkeypatch.setattr("wavegate_server.cli_rollout._POLL_S", 0.05)
+
+
+@pytest.mark.usefixtures("looks_often")
 @pytest.mark.parametrize(("state", "code"), [("completed", 0), ("rolled_back", 3), ("cancelled", 3)])
 def test_watch_ends_with_the_rollout_and_its_exit_code_is_the_verdict(
     cli: Cli, fleet: Api, state: str, code: int
@@ -134,6 +141,7 @@ def test_watch_gives_up_after_its_time(cli: Cli, fleet: Api) -> None:
     assert "still scheduled" in cli("rollout", "watch", create(cli), "--timeout", "1ms", code=1).err
 
 
+@pytest.mark.usefixtures("looks_often")
 def test_create_can_watch(cli: Cli, fleet: Api) -> None:
     def finish() -> None:
         while not fleet.client.get("/api/v1/rollouts").json()["items"]:
