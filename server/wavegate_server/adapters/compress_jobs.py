@@ -99,7 +99,7 @@ def check_time(time_s: float) -> None:
     """Raise UsageError `invalid` for a job's time out of range."""
     if not TIME_LIMITS_S[0] <= time_s <= TIME_LIMITS_S[1]:
         raise UsageError(
-            "invalid", f"a job's time is between {TIME_LIMITS_S[0]:.0f} and {TIME_LIMITS_S[1]:.0f} seconds"
+            "invalid", Sentence("refused.time", least=f"{TIME_LIMITS_S[0]:.0f}", most=f"{TIME_LIMITS_S[1]:.0f}")
         )
 
 
@@ -121,9 +121,7 @@ def create_job(
     """
     row = get_version(session, model, version)
     if not is_kept(row.info):
-        raise UsageError(
-            "conflict", f"the bundle of {model} {version} was not kept by the release that imported it; import it again"
-        )
+        raise UsageError("conflict", Sentence("refused.not_kept", model=model, version=version))
     parse_budget(budget, decode_manifest(row.manifest).metric)
     check_time(time_s)
     job = CompressJob(
@@ -193,7 +191,7 @@ def get_job(session: Session, job_id: int) -> CompressJob:
     """The job. Raises UsageError `not_found`."""
     job = session.get(CompressJob, job_id)
     if job is None:
-        raise UsageError("not_found", f"no compression job {job_id}")
+        raise UsageError("not_found", Sentence("missing.job", number=job_id))
     return job
 
 
@@ -244,7 +242,7 @@ def ask_cancel(session: Session, job_id: int, *, actor: str, now: datetime) -> b
     if job.state == JobState.CANCELLED or job.cancel_asked:
         return False
     if job.state in FINISHED:
-        raise UsageError("conflict", f"job {job_id} has ended: {job.state}")
+        raise UsageError("conflict", Sentence("refused.job_ended", number=job_id, job_state=job.state))
     _audit(session, job, "compress.cancel", actor, now, {})
     if job.state == JobState.QUEUED:
         _close(job, Outcome(JobState.CANCELLED, Sentence("job.cancelled_before", name=actor)), now)

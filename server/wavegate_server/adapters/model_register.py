@@ -10,6 +10,7 @@ from sqlmodel import Session, select
 
 from wavegate_server.adapters import audit
 from wavegate_server.adapters.tables import Model, Version
+from wavegate_server.core.sentences import Sentence
 from wavegate_shared.errors import UsageError
 
 __all__ = ["Alias", "get_model", "get_version", "mark_revoked", "set_alias"]
@@ -26,7 +27,7 @@ def get_model(session: Session, name: str) -> Model:
     """The model's row. Raises UsageError `not_found`."""
     model = session.get(Model, name)
     if model is None:
-        raise UsageError("not_found", f"no model {name!r}")
+        raise UsageError("not_found", Sentence("missing.model", name=repr(name)))
     return model
 
 
@@ -34,7 +35,7 @@ def get_version(session: Session, model: str, number: int) -> Version:
     """The version's row. Raises UsageError `not_found`."""
     row = session.exec(select(Version).where(Version.model == model, Version.number == number)).first()
     if row is None:
-        raise UsageError("not_found", f"no version {number} of model {model!r}")
+        raise UsageError("not_found", Sentence("missing.version", version=number, name=repr(model)))
     return row
 
 

@@ -13,6 +13,7 @@ from sqlmodel import Session
 from wavegate_server.adapters.reads_fleet import DeviceRow, device_row
 from wavegate_server.adapters.reads_page import MAX_LIMIT, Page, columns, cursor_text, cursor_value, rows
 from wavegate_server.adapters.reads_rollouts import said_by_gate
+from wavegate_server.core.sentences import Sentence
 from wavegate_shared.errors import UsageError
 
 __all__ = [
@@ -234,7 +235,7 @@ def _device(session: Session, device_id: str) -> Any:
     device = columns("device")
     found = rows(session, select(device.id.table).where(device.id == device_id))
     if not found:
-        raise UsageError("not_found", f"no device {device_id!r}")
+        raise UsageError("not_found", Sentence("missing.device", name=repr(device_id)))
     return found[0]
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, and_, case, func, or_, select
 from sqlmodel import Session
 
 from wavegate_server.adapters.reads_page import MAX_LIMIT, Page, columns, cursor_text, cursor_value, rows, unix_s
+from wavegate_server.core.sentences import Sentence
 from wavegate_shared.assignment import DEFAULT_SLOT
 from wavegate_shared.errors import UsageError
 from wavegate_shared.histogram import Histogram
@@ -213,7 +214,7 @@ def device_row(session: Session, now: datetime, device_id: str) -> DeviceRow:
     query = select(device.id.table, health_column(now).label("health")).where(device.id == device_id)
     found = rows(session, query)
     if not found:
-        raise UsageError("not_found", f"no device {device_id!r}")
+        raise UsageError("not_found", Sentence("missing.device", name=repr(device_id)))
     recent = recent_figures(session, now, {device_id: _slot(found[0].running).get("version") or 0})
     return _row(found[0], recent.get(device_id, Recent()))
 

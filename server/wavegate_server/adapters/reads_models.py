@@ -13,6 +13,7 @@ from sqlmodel import Session
 
 from wavegate_server.adapters.reads_fleet import version_shares
 from wavegate_server.adapters.reads_page import MAX_LIMIT, Page, columns, cursor_text, cursor_value, rows
+from wavegate_server.core.sentences import Sentence
 from wavegate_shared.errors import UsageError
 from wavegate_shared.manifest import Artifact, Comparison, Manifest, Requires, Slo, decode_manifest
 from wavegate_shared.metrics import Metric
@@ -96,7 +97,7 @@ def model_detail(session: Session, name: str) -> ModelDetail:
     model = columns("model")
     found = rows(session, select(model.name.table).where(model.name == name))
     if not found:
-        raise UsageError("not_found", f"no model {name!r}")
+        raise UsageError("not_found", Sentence("missing.model", name=repr(name)))
     versions = version_rows(session, name)
     return ModelDetail(_model_row(found[0], versions), versions)
 

@@ -13,6 +13,7 @@ from sqlalchemy import Executable
 from sqlmodel import Session
 
 from wavegate_server.adapters.tables import METADATA
+from wavegate_server.core.sentences import Sentence
 from wavegate_shared.errors import UsageError
 
 __all__ = [
@@ -71,7 +72,7 @@ def cursor_value(text: str) -> str:
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError, ValueError) as error:
-        raise UsageError("invalid", "the cursor is not one of ours") from error
+        raise UsageError("invalid", Sentence("refused.cursor")) from error
 
 
 def cursor_number(text: str) -> int:
@@ -82,7 +83,7 @@ def cursor_number(text: str) -> int:
     """
     value = cursor_value(text)
     if not value.isdecimal() or len(value) > 18:  # a longer one does not fit a column and would fail in the database
-        raise UsageError("invalid", "the cursor is not one of ours")
+        raise UsageError("invalid", Sentence("refused.cursor"))
     return int(value)
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from sqlmodel import Session
 
 from wavegate_server.adapters.reads_page import MAX_LIMIT, Page, columns, cursor_text, cursor_value, rows
+from wavegate_server.core.sentences import Sentence
 from wavegate_shared.errors import UsageError
 from wavegate_shared.states import RolloutState
 
@@ -167,7 +168,7 @@ def rollout_detail(session: Session, rollout_id: str, *, gates: int = 50) -> Rol
     rollout, wave, gate = columns("rollout"), columns("rollout_wave"), columns("gate_decision")
     found = rows(session, select(rollout.id.table).where(rollout.id == rollout_id))
     if not found:
-        raise UsageError("not_found", f"no rollout {rollout_id!r}")
+        raise UsageError("not_found", Sentence("missing.rollout", name=repr(rollout_id)))
     members = _members(session, rollout_id)
     waves = select(wave.rollout_id.table).where(wave.rollout_id == rollout_id).order_by(wave.number)
     decided = select(gate.id.table).where(gate.rollout_id == rollout_id).order_by(gate.id.desc()).limit(gates)

@@ -114,7 +114,7 @@ def load_view(session: Session, rollout_id: str, *, since: datetime, lock: bool 
     query = select(Rollout).where(Rollout.id == rollout_id)
     rollout = session.exec(query.with_for_update() if lock else query).first()
     if rollout is None:
-        raise UsageError("not_found", f"no rollout {rollout_id!r}")
+        raise UsageError("not_found", Sentence("missing.rollout", name=repr(rollout_id)))
     waves = select(RolloutWave).where(RolloutWave.rollout_id == rollout_id).order_by(col(RolloutWave.number))
     manifest = decode_manifest(find_version(session, rollout.model, rollout.version).manifest)
     return RolloutView(
@@ -171,7 +171,7 @@ def _check_free(session: Session, devices: Sequence[str], but: str = "") -> None
         )
         busy = session.exec(query).first()
         if busy is not None:
-            raise UsageError("conflict", f"device {busy[0]} is in rollout {busy[1]}, which is not finished")
+            raise UsageError("conflict", Sentence("refused.busy", device=busy[0], rollout=busy[1]))
 
 
 def _check_model(session: Session, devices: Sequence[Device], model: str) -> None:

@@ -50,7 +50,7 @@ def main() -> None:
     try:
         answer: dict[str, Any] = {"result": _run(work)}
     except UsageError as error:
-        answer = {"error": {"code": error.code, "detail": error.detail}}
+        answer = {"error": {"code": error.code, "detail": str(error.detail)}}
     write_durable(Path(work.result), json.dumps(answer).encode())
 
 

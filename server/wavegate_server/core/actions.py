@@ -52,7 +52,9 @@ def act(view: RolloutView, action: Action, *, actor: str, reason: str, now: date
     if view.state in _DONE[action]:
         return Transition()
     if view.state not in _ALLOWED[action]:
-        raise UsageError("conflict", f"rollout {view.id} is {view.state.value}: {action} is not possible")
+        raise UsageError(
+            "conflict", Sentence("refused.action", rollout=view.id, rollout_state=view.state.value, action=action)
+        )
     if action == "approve":
         return _approve(view, actor)
     if action == "pause":
@@ -68,17 +70,11 @@ def act(view: RolloutView, action: Action, *, actor: str, reason: str, now: date
 
 def _roll_back(view: RolloutView, actor: str, reason: str, now: datetime) -> Transition:
     transition = roll_back(view, Sentence("action.rolled_back", name=actor, because=reason), now)
-    name = f"version {view.version} of {view.model}"
     if transition.state is RolloutState.CANCELLED:
-        raise UsageError(
-            "conflict",
-            f"{name} cannot be rolled back: no device that runs it has an earlier published, good version to go back to. "
-            "Roll out a newer version instead",
-        )
+        raise UsageError("conflict", Sentence("refused.no_way_back", version=view.version, model=view.model))
     if view.state in (RolloutState.COMPLETED, RolloutState.CANCELLED) and not (holders(view) or transition.restore):
         raise UsageError(
-            "conflict",
-            f"no device of rollout {view.id} runs {name} any more; revoke the version to have it never run again",
+            "conflict", Sentence("refused.runs_nowhere", rollout=view.id, version=view.version, model=view.model)
         )
     return transition
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wavegate_server.core.paired import Drop
+from wavegate_server.core.sentences import Sentence
 from wavegate_shared.errors import UsageError
 from wavegate_shared.manifest import Slo
 from wavegate_shared.metrics import Direction, Metric
@@ -118,29 +119,26 @@ def parse_budget(text: str, metric: Metric) -> list[BudgetItem]:
     """
     items = [_parse_item(part.strip(), metric) for part in text.split(",") if part.strip()]
     if not items:
-        raise UsageError("invalid", f"an empty budget; write for example {_EXAMPLES}")
+        raise UsageError("invalid", Sentence("budget.empty", examples=_EXAMPLES))
     return items
 
 
 def _parse_item(text: str, metric: Metric) -> BudgetItem:
     match = _ITEM.fullmatch(text)
     if match is None:
-        raise UsageError("invalid", f"budget item {text!r} is not understood; examples: {_EXAMPLES}")
+        raise UsageError("invalid", Sentence("budget.item", item=repr(text), examples=_EXAMPLES))
     name, op, unit, number = match["name"], match["op"], match["unit"], float(match["number"])
     wanted = ">=" if metric.direction is Direction.UP else "<="
     if name == metric.name and op == wanted and unit in ("", metric.unit):
         return BudgetItem(text, "metric", number)
     kind = _FORMS.get((name, op, unit))
     if kind is None or (kind in _LESS and match["sign"] != "-") or (kind not in _LESS and match["sign"] == "-"):
-        raise UsageError("invalid", f"budget item {text!r} is not understood; examples: {_EXAMPLES}")
+        raise UsageError("invalid", Sentence("budget.item", item=repr(text), examples=_EXAMPLES))
     up = metric.direction is Direction.UP
     if kind == "error_change" and up:
-        raise UsageError("invalid", f"{text!r}: more is better in {metric.name}; write drop=2pt or {metric.name}>=0.97")
+        raise UsageError("invalid", Sentence("budget.more_is_better", item=repr(text), name=metric.name))
     if kind == "drop" and not up and metric.unit != "share":
-        raise UsageError(
-            "invalid",
-            f"{text!r}: {metric.name} is no share but in {metric.unit}; write error=+5% or {metric.name}<=LIMIT",
-        )
+        raise UsageError("invalid", Sentence("budget.no_share", item=repr(text), name=metric.name, unit=metric.unit))
     scale = {"size_change": -0.01, "download_change": -0.01, "drop": 0.01, "error_change": 0.01}.get(kind, 1.0)
     scale = {"KB": 1e3, "MB": 1e6}.get(unit, scale) if kind in ("size_bytes", "download_bytes") else scale
     return BudgetItem(text, kind, number * scale)

@@ -12,6 +12,7 @@ from wavegate_server.adapters.rollout_actions import act_on_rollout
 from wavegate_server.adapters.tokens import Scope
 from wavegate_server.api.auth import same_origin
 from wavegate_server.core.actions import ACTIONS, Action
+from wavegate_server.core.sentences import Sentence
 from wavegate_server.web.desk import Desk
 from wavegate_server.web.forms import FormProblem
 from wavegate_server.web.render import HEADERS
@@ -28,12 +29,12 @@ def add_actions(router: APIRouter, desk: Desk) -> None:
     def act(request: Request, rollout_id: str, action: str) -> Response:
         principal = desk.principal(request)
         if not same_origin(request):
-            raise UsageError("forbidden", "a change from a browser must come from a page of this server")
+            raise UsageError("forbidden", Sentence("refused.origin"))
         if action not in ACTIONS:
-            raise UsageError("not_found", f"no action {action!r}")
+            raise UsageError("not_found", Sentence("missing.action", name=repr(action)))
         try:
             if not principal.may(Scope.ROLLOUTS):
-                raise UsageError("forbidden", f"{principal.name} may not change rollouts from here")
+                raise UsageError("forbidden", Sentence("refused.may_not_roll", name=principal.name))
             _act(desk, rollout_id, action, principal.name)
         except UsageError as error:
             if error.code == "not_found":

@@ -12,6 +12,7 @@ from wavegate_server.adapters.compress_jobs import ask_cancel, check_time, creat
 from wavegate_server.adapters.database import write
 from wavegate_server.adapters.tokens import Principal, Scope
 from wavegate_server.api.auth import same_origin
+from wavegate_server.core.sentences import Sentence
 from wavegate_server.web.desk import Desk
 from wavegate_server.web.forms import FormProblem
 from wavegate_server.web.model_page import model_page
@@ -79,7 +80,7 @@ def _start(desk: Desk, name: str, typed: Mapping[str, str], actor: str) -> int:
         at = "budget"
         budget = typed["budget"].strip()
         if len(budget) > _BUDGET_MAX:
-            raise UsageError("invalid", f"a budget of {len(budget)} characters; at most {_BUDGET_MAX}")
+            raise UsageError("invalid", Sentence("budget.long", number=len(budget), most=_BUDGET_MAX))
         with write(desk.context.engine) as session:
             job = create_job(
                 session,
@@ -99,18 +100,18 @@ def _start(desk: Desk, name: str, typed: Mapping[str, str], actor: str) -> int:
 def _from_here(desk: Desk, request: Request) -> Principal:
     principal = desk.principal(request)
     if not same_origin(request):
-        raise UsageError("forbidden", "a change from a browser must come from a page of this server")
+        raise UsageError("forbidden", Sentence("refused.origin"))
     return principal
 
 
 def _may(principal: Principal) -> None:
     if not principal.may(Scope.MODELS):
-        raise _Refused(UsageError("forbidden", f"{principal.name} may not compress models from here"))
+        raise _Refused(UsageError("forbidden", Sentence("refused.may_not_compress", name=principal.name)))
 
 
 def _number(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise UsageError("invalid", f"{text[:20]!r} is no number")
+        raise UsageError("invalid", Sentence("refused.number", value=repr(text[:20])))
     return int(text)
 
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from markupsafe import Markup
 
 from wavegate_server.api.problems import status_of
+from wavegate_server.core.sentences import said_of
 from wavegate_shared.errors import WavegateError
 
 __all__ = ["FormProblem", "wrong"]
@@ -24,6 +26,11 @@ class FormProblem:
     def of(cls, error: WavegateError, at: str = "", values: Mapping[str, str] | None = None) -> "FormProblem":
         """From the error that refused it."""
         return cls(error.code, error.detail, at, dict(values or {}))
+
+    @property
+    def said(self) -> Mapping[str, Any]:
+        """`detail` as a code with parameters; empty where it has none."""
+        return said_of(self.detail)
 
     @property
     def status(self) -> int:

@@ -17,6 +17,7 @@ from wavegate_server.adapters.tokens import (
     start_session,
 )
 from wavegate_server.api.auth import same_origin
+from wavegate_server.core.sentences import Sentence
 from wavegate_server.web.desk import Desk
 from wavegate_server.web.i18n import LANGUAGES
 from wavegate_server.web.render import HEADERS, LANGUAGE_COOKIE, THEME_COOKIE, THEMES, viewer_of
@@ -93,7 +94,7 @@ def _form(desk: Desk, request: Request, *, failed: bool, status: int, follow: st
 
 def _from_here(request: Request) -> None:
     if not same_origin(request):
-        raise UsageError("forbidden", "a change from a browser must come from a page of this server")
+        raise UsageError("forbidden", Sentence("refused.origin"))
 
 
 def _signed_in(cookie: str, path: str) -> Response:

@@ -19,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from wavegate_server.adapters.tokens import Principal, Scope
 from wavegate_server.api.problems import status_of
+from wavegate_server.core.sentences import said_of
 from wavegate_server.web import compress_words, formats, forms, i18n, pictures, words
 from wavegate_server.web.assets import Assets
 from wavegate_shared.errors import WavegateError
@@ -145,13 +146,13 @@ class Renderer:
     ) -> Response:
         """An error as a page, with its stable code."""
         status = status_of(code) if status is None else status
-        return self.page(request, "problem.html", viewer, status=status, code=code, detail=detail)
+        return self.page(request, "problem.html", viewer, status=status, code=code, detail=detail, said=said_of(detail))
 
     def server_problem(self, request: Request, viewer: Viewer, code: str, detail: str, status: int) -> Response:
         """The same for what no page of ours said: an address that is none, a method that is not taken, a failure."""
         own = i18n.catalogue(viewer.language).get(f"problem.text.{code}", "")
         own = own.format_map({"path": request.url.path}) if own else ""
-        return self.page(request, "problem.html", viewer, status=status, code=code, detail=detail, own=own)
+        return self.page(request, "problem.html", viewer, status=status, code=code, detail=detail, said={}, own=own)
 
 
 def is_part(request: Request) -> bool:

@@ -18,7 +18,16 @@ __all__ = ["Label", "Speaker", "Spoken", "sentence_catalogue"]
 
 _MESSAGES = Path(__file__).parent / "messages"
 _STORED = "en"
-_LABELS = {"metric": "gate.metric", "code": "code", "codes": "code", "state": "assignment", "verdict": "verdict"}
+_LABELS = {
+    "action": "action",
+    "code": "code",
+    "codes": "code",
+    "job_state": "compression",
+    "metric": "gate.metric",
+    "rollout_state": "rollout",
+    "state": "assignment",
+}
+"""Which names of the page's catalogue stand in a place."""
 
 Label = Callable[[str, str], str]
 """`label(kind, value)`: the name of a state, code or the like in the reader's language."""

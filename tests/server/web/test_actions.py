@@ -44,7 +44,10 @@ def test_an_action_that_does_not_fit_is_said_on_the_page(dashboard: Dashboard) -
     with dashboard.client() as client:
         answer = client.post("/rollouts/r4-address-match/pause", headers={"Accept-Language": "zh"})
         assert answer.status_code == 409
-        assert '<p class="error" role="alert"><strong>当前状态不允许</strong> <span lang="en">' in answer.text
+        assert (
+            '<p class="error" role="alert"><strong>当前状态不允许</strong> <span>发布 r4-address-match 当前为已回滚，不能暂停</span>'
+            in answer.text
+        )
         assert 'data-path="/rollouts/r4-address-match"' in answer.text
         assert "<h1>address-match v4</h1>" in answer.text
         assert client.post(f"/rollouts/{ROLLOUT}/dance").status_code == 404

@@ -125,10 +125,7 @@ def test_what_cannot_be_cancelled_is_said_on_the_models_page(dashboard: Dashboar
     with dashboard.client() as admin:
         answer = admin.post("/compress-jobs/1/cancel")
     assert answer.status_code == 409
-    assert (
-        '<p class="error" role="alert"><strong>Not in this state</strong> <span lang="en">job 1 has ended: met'
-        in answer.text
-    )
+    assert '<p class="error" role="alert"><strong>Not in this state</strong> <span>job 1 has ended: met' in answer.text
     assert 'id="job-4"' in answer.text
 
 
@@ -188,3 +185,10 @@ def test_a_page_survives_a_budget_it_does_not_know_and_an_empty_result(dashboard
             session.add(job)
     with dashboard.client() as admin:
         assert admin.get(URL).status_code == 200
+
+
+def test_a_wrong_form_is_told_in_the_readers_language(dashboard: Dashboard) -> None:
+    fields = {"version": "2", "budget": "size=half", "class": "", "minutes": "20"}
+    with dashboard.client() as admin:
+        page = admin.post(f"{URL}/compress", data=fields, headers={"Accept-Language": "zh"}).text
+    assert "<strong>无法理解输入</strong> <span>无法理解预算项 &#39;size=half&#39;；示例：size=-80%" in page

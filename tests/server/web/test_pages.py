@@ -115,6 +115,11 @@ def test_what_does_not_exist_is_a_page_with_a_code(client: TestClient, path: str
     assert "<code>not_found</code>" in page.text
 
 
+def test_a_name_that_leads_nowhere_is_told_in_the_readers_language(client: TestClient) -> None:
+    page = client.get("/rollouts/nope", headers={"Accept-Language": "zh"}).text
+    assert "<p>没有发布 &#39;nope&#39;</p>" in page
+
+
 def test_a_cursor_that_is_not_ours_is_refused(client: TestClient) -> None:
     assert client.get("/fleet?cursor=%21%21").status_code == 422
 

@@ -13,7 +13,23 @@ from wavegate_server.web.i18n import LANGUAGES, translator
 from wavegate_server.web.sentences import Spoken, sentence_catalogue
 from wavegate_server.web.words import Words
 
-TERMS = {"p95", "ms", "MB", "MFLOPs", "AUC", "torch", "Transformer", "WAVEGATE", "RUN", "SOURCE", "true"}
+TERMS = {
+    "p95",
+    "ms",
+    "MB",
+    "MFLOPs",
+    "AUC",
+    "torch",
+    "Transformer",
+    "WAVEGATE",
+    "RUN",
+    "SOURCE",
+    "true",
+    "drop",
+    "pt",
+    "error",
+    "LIMIT",
+}
 """What Chinese writes as English does."""
 DEVICES = [f"d{n}" for n in range(5)]
 EN, ZH = (Words(translator(language)).speaker for language in ("en", "zh"))
