@@ -10,22 +10,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.support.agent_checks import LONG, TWENTY, still_good
 from tests.support.agent_world import AgentWorld, RunningAgent
 from tests.support.tuf_world import new_signer
-from wavegate_shared.assignment import Probation
 from wavegate_shared.manifest import Requires, Slo
 from wavegate_shared.states import DeviceState, Outcome
 from wavegate_shared.wire import Assign, Bench
-
-LONG = Probation(seconds=3600.0, requests=1)
-TWENTY = Probation(seconds=0.0, requests=20)
-
-
-def still_good(running: RunningAgent, version: int = 4) -> None:
-    """The device takes a good assignment after whatever happened."""
-    assert running.install(version).outcome is Outcome.PROVEN
-    assert running.host.live == version
-
 
 # --- bad input: refused, reported, nothing changes --------------------------------------------------------------------
 
