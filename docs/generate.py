@@ -16,7 +16,7 @@ import typer
 
 from wavegate_agent.cli import build_parser as agent_parser
 from wavegate_agent.core import machine
-from wavegate_server.cli import build_app
+from wavegate_server.cli.main import build_app
 from wavegate_shared import assignment, chunks, errors, manifest, topics, wire
 
 HERE = Path(__file__).parent

@@ -97,7 +97,7 @@ def _add_state(parser: argparse.ArgumentParser) -> None:
 
 
 def _enroll(options: argparse.Namespace) -> int:
-    from wavegate_agent.adapters.enrol import enrol
+    from wavegate_agent.adapters.network.enrol import enrol
 
     configure(as_json=False, verbose=False)
     token = sys.stdin.readline().strip() if options.token == "-" else options.token  # noqa: S105 - not a password
@@ -110,9 +110,9 @@ def _enroll(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from wavegate_agent.adapters.malloc import keep_small
+    from wavegate_agent.adapters.device.malloc import keep_small
     from wavegate_agent.config import Config
-    from wavegate_agent.runner import Agent
+    from wavegate_agent.control.agent import Agent
 
     keep_small()
 
@@ -139,7 +139,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from wavegate_agent.adapters.status_socket import read_status
+    from wavegate_agent.adapters.device.status_socket import read_status
 
     status = read_status(options.state / "agent.sock")
     slots = status.get("slots")

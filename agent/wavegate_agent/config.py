@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from wavegate_agent.adapters.mqtt import Address
+from wavegate_agent.adapters.network.mqtt import Address
 from wavegate_shared.assignment import DEFAULT_SLOT
 from wavegate_shared.errors import UsageError
 from wavegate_shared.topics import DEVICE_ID, Topics

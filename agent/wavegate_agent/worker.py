@@ -1,7 +1,7 @@
 """The data process: `python -m wavegate_agent.worker DESCRIPTOR NICE`, started by the agent, never by hand.
 
 Its first act, before the imports that cost time, is to step back behind live traffic when it is a candidate. Everything
-else is in `adapters/worker_loop.py`.
+else is in `adapters/serving/loop.py`.
 """
 
 import faulthandler
@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: the channel's descriptor, and the nice value of a candidate (0: this one is live from the start).
     """
     descriptor, nice = (int(text) for text in (arguments if arguments is not None else sys.argv[1:]))
-    from wavegate_agent.adapters import priority
+    from wavegate_agent.adapters.device import priority
 
     held_back = priority.demote(nice) if nice else priority.NONE
     # the agent decides when a worker ends; a Ctrl-C or a service stop reaches the agent too
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     from wavegate_agent.adapters.channel import Channel
-    from wavegate_agent.adapters.worker_loop import Worker
+    from wavegate_agent.adapters.serving.loop import Worker
 
     Worker(Channel.from_descriptor(descriptor), held_back=held_back).run()
 

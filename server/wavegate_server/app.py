@@ -20,24 +20,25 @@ import uvicorn
 from sqlalchemy import Engine as Database
 from sqlmodel import Session
 
-from wavegate_server import setup
-from wavegate_server.adapters import clock, tokens
-from wavegate_server.adapters.artifact_index import ArtifactIndex
-from wavegate_server.adapters.broker_process import RunningBroker, start_broker
-from wavegate_server.adapters.database import open_engine, write
-from wavegate_server.adapters.fleet_store import FleetStore, Verified
-from wavegate_server.adapters.mqtt import Downlink
-from wavegate_server.adapters.objects import Objects
-from wavegate_server.adapters.orders import Orders
+from wavegate_server.adapters import clock
+from wavegate_server.adapters.broker.clients import Downlink
+from wavegate_server.adapters.broker.process import RunningBroker, start_broker
+from wavegate_server.adapters.database.connection import open_engine, write
+from wavegate_server.adapters.files.objects import Objects
+from wavegate_server.adapters.store import tokens
+from wavegate_server.adapters.store.artifacts import ArtifactIndex
+from wavegate_server.adapters.store.assignments import AssignmentWriter
+from wavegate_server.adapters.store.device_messages import DeviceMessageStore, Verified
 from wavegate_server.api import create_api
 from wavegate_server.api.context import Context
-from wavegate_server.bench_rounds import BenchRounds
-from wavegate_server.compress_runner import CompressRunner
 from wavegate_server.config import Settings
-from wavegate_server.delivery import Delivery
-from wavegate_server.engine import Engine
-from wavegate_server.ingest import Ingest
 from wavegate_server.migrations import upgrade
+from wavegate_server.services import first_start
+from wavegate_server.services.bench.rounds import BenchRounds
+from wavegate_server.services.compress_runner import CompressRunner
+from wavegate_server.services.delivery import Delivery
+from wavegate_server.services.engine import Engine
+from wavegate_server.services.ingest.service import Ingest
 from wavegate_server.web import add_web
 from wavegate_shared.errors import UsageError
 from wavegate_shared.wire import Hello, Report, SignedReport, StateEvent
@@ -69,13 +70,13 @@ def run_server(settings: Settings, *, ready: Callable[[Address], None]) -> None:
         UsageError: `setup` or `key_missing`, with what to do.
     """
     now = clock.now()
-    setup.initialise(settings, now)
+    first_start.initialise(settings, now)
     database = open_engine(settings.db_url)
     upgrade(database)
     with ExitStack() as stack:
         stack.callback(database.dispose)
         listener = stack.enter_context(_bind(settings))
-        trust = setup.open_trust(settings)
+        trust = first_start.open_trust(settings)
         broker = start_broker(settings, trust.authority)
         stack.callback(broker.stop)
         settings = settings.model_copy(update={"port": listener.getsockname()[1], "broker_port": broker.port})
@@ -101,7 +102,7 @@ def _bind(settings: Settings) -> socket.socket:
     return listener
 
 
-def _context(settings: Settings, database: Database, trust: setup.Trust, broker: RunningBroker) -> Context:
+def _context(settings: Settings, database: Database, trust: first_start.Trust, broker: RunningBroker) -> Context:
     return Context(
         settings=settings,
         engine=database,
@@ -115,7 +116,7 @@ def _context(settings: Settings, database: Database, trust: setup.Trust, broker:
     )
 
 
-def _start_loops(stack: ExitStack, context: Context, trust: setup.Trust, broker: RunningBroker) -> None:
+def _start_loops(stack: ExitStack, context: Context, trust: first_start.Trust, broker: RunningBroker) -> None:
     settings, database = context.settings, context.engine
     downlink = Downlink(broker.access("publisher"))
     downlink.start()
@@ -130,10 +131,12 @@ def _start_loops(stack: ExitStack, context: Context, trust: setup.Trust, broker:
         trust.tuf_repo,
         downlink,
         settings,
-        hooks=(lambda now: setup.maintain(trust, database, now),),
-        rounds=BenchRounds(database, trust.tuf_repo, Orders(trust.director, trust.tuf_repo, settings.topics)).tick,
+        hooks=(lambda now: first_start.maintain(trust, database, now),),
+        rounds=BenchRounds(
+            database, trust.tuf_repo, AssignmentWriter(trust.director, trust.tuf_repo, settings.topics)
+        ).tick,
     )
-    handlers = _Handlers(FleetStore(settings.topics))
+    handlers = _Handlers(DeviceMessageStore(settings.topics))
     ingest = Ingest(database, settings, downlink, handlers, delivery, on_revoked=broker.deny)
     ingest.start(broker.access("ingest-0"), persistent=broker.keeps_sessions)
     stack.callback(ingest.close)
@@ -149,7 +152,7 @@ def _start_loops(stack: ExitStack, context: Context, trust: setup.Trust, broker:
 class _Handlers:
     """Hands verified device messages to the fleet's books."""
 
-    def __init__(self, store: FleetStore) -> None:
+    def __init__(self, store: DeviceMessageStore) -> None:
         self._store = store
 
     def apply(

@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
-from wavegate_server.adapters.authority import Authority
-from wavegate_server.adapters.keystore import ROOT_ROLES, KeyPlace, KeyStore
-from wavegate_server.adapters.mosquitto import find_mosquitto
-from wavegate_server.adapters.tuf_repo import TufRepo
+from wavegate_server.adapters.broker.mosquitto import find_mosquitto
+from wavegate_server.adapters.trust.authority import Authority
+from wavegate_server.adapters.trust.image_repository import ImageRepository
+from wavegate_server.adapters.trust.keystore import ROOT_ROLES, KeyPlace, KeyStore
 from wavegate_server.config import Settings
 from wavegate_server.web import vendor
 from wavegate_shared.errors import WavegateError
@@ -124,7 +124,7 @@ def _exposure(roles: list[str]) -> str:
 
 
 def _metadata(settings: Settings, now: datetime) -> Iterator[Finding]:
-    repository = TufRepo(settings.tuf_dir, KeyStore(settings.keys_dir))
+    repository = ImageRepository(settings.tuf_dir, KeyStore(settings.keys_dir))
     if not repository.store.ready:
         yield Finding("metadata", Level.ERROR, "there is no signed release list", "Run `wavegate keys init`.")
         return

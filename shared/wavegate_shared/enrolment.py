@@ -4,7 +4,7 @@
 
 The last part lets a device pin the server before it trusts it: it fetches the authority's certificate over a connection it
 cannot verify yet, and goes on only when the fingerprint is the token's. A device id may hold dots; the other parts never do.
-Not here: hashing, storing and spending tokens (the server's `adapters/enrolment.py`).
+Not here: hashing, storing and spending tokens (the server's `adapters/trust/enrolment.py`).
 """
 
 import base64

@@ -1,6 +1,6 @@
 """State names that cross the wire or stand in tables.
 
-The transitions are the parts' own: see the agent's `core/machine.py` and the server's `core/rollout.py`.
+The transitions are the parts' own: see the agent's `core/machine.py` and the server's `core/rollout/step.py`.
 """
 
 from enum import StrEnum

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.models import linear_version, text_version
 from tests.support.serving import running_host
-from wavegate_agent.adapters.worker_host import WorkerHost
+from wavegate_agent.adapters.workers.host import WorkerHost
 from wavegate_agent.sdk import Client
 from wavegate_shared.errors import DeviceError, TransferError, UsageError
 

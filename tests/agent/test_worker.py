@@ -16,19 +16,19 @@ def loaded(code: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["wavegate_agent.adapters.worker_host", "wavegate_agent.sdk", "wavegate_agent.worker"]
+    "module", ["wavegate_agent.adapters.workers.host", "wavegate_agent.sdk", "wavegate_agent.worker"]
 )
 def test_the_control_side_loads_nothing_heavy(module: str) -> None:
     assert loaded(f"import {module}") == []
 
 
 def test_the_worker_loads_its_runtime_and_nothing_else_heavy() -> None:
-    assert loaded("import wavegate_agent.adapters.worker_loop") == ["numpy", "onnxruntime"]
+    assert loaded("import wavegate_agent.adapters.serving.loop") == ["numpy", "onnxruntime"]
 
 
 def test_a_candidate_steps_back_before_it_imports_anything_heavy() -> None:
     code = (
-        "from wavegate_agent import worker\nfrom wavegate_agent.adapters import priority\n"
+        "from wavegate_agent import worker\nfrom wavegate_agent.adapters.device import priority\n"
         "def stop(nice):\n    raise SystemExit(f'{nice} ' + str('numpy' in sys.modules))\n"
         "priority.demote = stop\nworker.main(['0', '19'])"
     )

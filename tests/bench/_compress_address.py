@@ -34,7 +34,7 @@ def main(cache: Path, out: Path) -> None:
     from address_match_recipe.pairs import febrl_splits  # type: ignore[import-not-found]
     from safetensors.torch import save_file
 
-    from wavegate_server.adapters.bundles import write_bundle
+    from wavegate_server.adapters.files.bundles import write_bundle
 
     model, vocab = _teacher(cache)
     folder = out / "bundle"

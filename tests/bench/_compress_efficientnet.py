@@ -29,7 +29,7 @@ Array = NDArray[Any]
 
 def main(cache: Path, out: Path) -> None:
     """Write `out`/bundle and `out`/unseen.npz."""
-    from wavegate_server.adapters.bundles import write_bundle
+    from wavegate_server.adapters.files.bundles import write_bundle
 
     cache.mkdir(parents=True, exist_ok=True)
     folder = out / "bundle"

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from tests.support.large import Ran, run_gauged, tokens, write_large
-from wavegate_server.compress.children import MEMORY_LIMIT_BYTES
+from wavegate_server.compress.process.children import MEMORY_LIMIT_BYTES
 
 __all__ = ["RECIPES", "figures", "steps"]
 
 RECIPES = ("int8-weights", "int8-dynamic-per-channel")
 _ORIGINAL = (
-    "import sys; from pathlib import Path; from wavegate_server.adapters import onnx_files;"
+    "import sys; from pathlib import Path; from wavegate_server.adapters.files import onnx_files;"
     "onnx_files.prepare(Path(sys.argv[1]), Path(sys.argv[2]), stored='float32')"
 )
 
@@ -43,7 +43,7 @@ def steps(folder: Path, *, width: int = 1024) -> "Sequence[tuple[str, Ran]]":
     model = write_large(folder, width=width)
     np.savez(folder / "x.npz", allow_pickle=False, tokens=tokens(40, width=width))
     bundle, original, base = folder / "bundle", folder / "original.onnx", folder / "base.onnx"
-    wavegate = [sys.executable, "-m", "wavegate_server.cli", "model"]
+    wavegate = [sys.executable, "-m", "wavegate_server.cli.main", "model"]
     imported = ["import", str(model), "--inputs", str(folder / "x.npz"), "--out", str(bundle)]
     done = [
         ("inspect", run_gauged([*wavegate, "inspect", str(model)])),
@@ -52,9 +52,9 @@ def steps(folder: Path, *, width: int = 1024) -> "Sequence[tuple[str, Ran]]":
     ]
     samples = {"samples": str(bundle / "golden.npz"), "directory": str(bundle), "pre": [], "rows": list(range(8))}
     feed = {"kind": "feed", **samples, "target": str(folder / "feed.npz")}
-    done.append(("feed", _child("probe", feed)))
+    done.append(("feed", _child("measure.probe", feed)))
     clean = {"source": str(original), "target": str(base), "stored": "float32", "probe": str(folder / "feed.npz")}
-    done.append(("clean", _child("prepare", clean)))
+    done.append(("clean", _child("onnx_graph.clean", clean)))
     for recipe in RECIPES:
         target = folder / f"{recipe}.onnx"
         job = {"recipe": recipe, "source": str(base), "target": str(target), "float_nodes": [], "samples": 8}
@@ -62,13 +62,14 @@ def steps(folder: Path, *, width: int = 1024) -> "Sequence[tuple[str, Ran]]":
             (
                 recipe,
                 _child(
-                    "quantise", {**job, **samples, "calib": samples["samples"], "ranges": str(folder / "ranges.json")}
+                    "onnx_graph.quantise",
+                    {**job, **samples, "calib": samples["samples"], "ranges": str(folder / "ranges.json")},
                 ),
             )
         )
     for name, file in (("score_original", original), ("score_result", folder / f"{RECIPES[1]}.onnx")):
         job = {"kind": "score", "model": str(file), "metric": {"name": "agreement"}, "outputs": None}
-        done.append((name, _child("probe", {**job, **samples})))
+        done.append((name, _child("measure.probe", {**job, **samples})))
     return done
 
 

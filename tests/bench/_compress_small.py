@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from wavegate_server.adapters.bundles import write_bundle
+from wavegate_server.adapters.files.bundles import write_bundle
 
 NAMES = ("lstm", "depthwise", "finder")
 SIZES = {"calib": 96, "golden": 200, "eval": 800}

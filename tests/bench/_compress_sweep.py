@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from wavegate_server.adapters.bundles import Bundle, open_bundle
-from wavegate_server.adapters.onnx_files import prepare
-from wavegate_server.compress.inputs import load_samples
-from wavegate_server.compress.magnitude import download_bytes
-from wavegate_server.compress.measure import score_model
-from wavegate_server.compress.quantise import apply
-from wavegate_server.compress.recipes import Recipe, named
+from wavegate_server.adapters.files.bundles import Bundle, open_bundle
+from wavegate_server.adapters.files.onnx_files import prepare
+from wavegate_server.compress.measure.run import score_model
+from wavegate_server.compress.measure.samples import load_samples
+from wavegate_server.compress.onnx_graph.magnitude import download_bytes
+from wavegate_server.compress.onnx_graph.quantise import apply
+from wavegate_server.core.compress.recipes import Recipe, named
 
 SIZES = (4, 16, 64, 96)
 PRUNED = {"below 0.01": {"threshold": 0.01}, "40 % of each": {"sparsity": 0.4}, "50 % of each": {"sparsity": 0.5}}
@@ -59,10 +59,10 @@ def main() -> int:
 
 
 def _clean(original: Path, scratch: Path) -> Path:
-    from wavegate_server.compress.children import run_child
+    from wavegate_server.compress.process.children import run_child
 
     job = {"source": str(original), "target": str(scratch / "base.onnx"), "stored": "float32", "probe": None}
-    run_child("wavegate_server.compress.prepare", job)
+    run_child("wavegate_server.compress.onnx_graph.clean", job)
     return scratch / "base.onnx"
 
 

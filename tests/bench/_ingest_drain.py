@@ -17,11 +17,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 from sqlmodel import Session
 
 from tests.support.broker import tls_client
-from wavegate_server.adapters.database import open_engine
-from wavegate_server.adapters.mqtt import Downlink, MqttAccess, Uplink
-from wavegate_server.adapters.tables import TelemetryWindow, Watermark
+from wavegate_server.adapters.broker.clients import Downlink, MqttAccess, Uplink
+from wavegate_server.adapters.database.connection import open_engine
+from wavegate_server.adapters.database.tables import TelemetryWindow, Watermark
 from wavegate_server.config import Settings
-from wavegate_server.ingest import Ingest
+from wavegate_server.services.ingest.service import Ingest
 from wavegate_shared.topics import Topics
 from wavegate_shared.wire import Window, decode_up
 

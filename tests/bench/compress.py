@@ -29,11 +29,11 @@ from tests.bench import _compress_large, _compress_models
 from tests.bench._compress_models import CACHE, MODELS, ROOT, Model
 from tests.bench._compress_scorer import Unseen, score_in_process
 from tests.support.graphs import conv_net, regression_net, sensor_samples, stripes, write_bundle_of, write_conv_bundle
-from wavegate_server.adapters.bundles import Bundle, open_bundle, write_bundle
-from wavegate_server.adapters.onnx_files import prepare
+from wavegate_server.adapters.files.bundles import Bundle, open_bundle, write_bundle
+from wavegate_server.adapters.files.onnx_files import prepare
 from wavegate_server.compress.job import JobResult, Options, run_job
-from wavegate_server.compress.report import write_result
-from wavegate_server.core.budget import parse_budget
+from wavegate_server.compress.search.report import write_result
+from wavegate_server.core.compress.budget import parse_budget
 from wavegate_shared.errors import UsageError
 
 PTQ_S, DISTIL_S = 300.0, 1200.0

@@ -21,7 +21,7 @@ _MODEL = "address-match"
 _DEVICE = DemoDevice("bench-1", "bench", "here", 1, 1024)
 _POLICY = ("--waves", "all=100%", "--soak", "0s", "--probation", "1s", "--probation-requests", "10")
 _IMPORT = (
-    "import time; w, c = time.perf_counter(), time.process_time(); import wavegate_agent.runner; "
+    "import time; w, c = time.perf_counter(), time.process_time(); import wavegate_agent.control.agent; "
     "print(time.perf_counter() - w, time.process_time() - c)"
 )
 _TIMEOUT_S = 120.0

@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 
 from tests.support import gate_world as world
-from wavegate_server.core.evidence import MetricEvidence, MetricSpec
-from wavegate_server.core.verdict import Rules
+from wavegate_server.core.gate.evidence import MetricEvidence, MetricSpec
+from wavegate_server.core.gate.verdict import Rules
 
 _LABELS = 5
 _REQUESTS = 30

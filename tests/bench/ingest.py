@@ -35,10 +35,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.bench._ingest_drain import DRAIN_TIMEOUT_S, SUBSCRIBER, TOPICS, subscribe
 from tests.support.broker import TestAuthority, running_broker, tls_client
-from wavegate_server.adapters.broker_process import RunningBroker
-from wavegate_server.adapters.database import open_engine, write
-from wavegate_server.adapters.mosquitto import find_mosquitto
-from wavegate_server.adapters.tables import METADATA, Device
+from wavegate_server.adapters.broker.mosquitto import find_mosquitto
+from wavegate_server.adapters.broker.process import RunningBroker
+from wavegate_server.adapters.database.connection import open_engine, write
+from wavegate_server.adapters.database.tables import METADATA, Device
 from wavegate_shared.histogram import Histogram
 from wavegate_shared.topics import shard_of
 from wavegate_shared.wire import Window, encode

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.models import bundle_version
-from wavegate_agent.adapters.worker_host import WorkerHost, WorkerSettings
+from wavegate_agent.adapters.workers.host import WorkerHost, WorkerSettings
 from wavegate_agent.sdk import Client
 from wavegate_shared.errors import DeviceError
 from wavegate_shared.manifest import Manifest

@@ -15,14 +15,14 @@ import yaml
 from onnx import TensorProto, numpy_helper
 from sqlmodel import select
 
-from wavegate_agent.adapters.pipeline import LoadedVersion
-from wavegate_server.adapters.bundles import open_bundle
-from wavegate_server.adapters.database import open_engine, read, sqlite_url
-from wavegate_server.adapters.objects import Objects, file_sha256
-from wavegate_server.adapters.tables import METADATA, Version
-from wavegate_server.compress.inputs import load_samples
+from wavegate_agent.adapters.serving.pipeline import LoadedVersion
+from wavegate_server.adapters.database.connection import open_engine, read, sqlite_url
+from wavegate_server.adapters.database.tables import METADATA, Version
+from wavegate_server.adapters.files.bundles import open_bundle
+from wavegate_server.adapters.files.objects import Objects, file_sha256
+from wavegate_server.compress.measure.samples import load_samples
 from wavegate_server.core.bundle_spec import BundleSpec
-from wavegate_server.registry import import_bundle
+from wavegate_server.services.registry import import_bundle
 from wavegate_shared.manifest import decode_manifest
 from wavegate_shared.metrics import LESS_IS_BETTER, SCORERS, Direction, Label, Metric, evaluate
 

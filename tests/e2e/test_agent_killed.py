@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.waiting import wait_until
-from wavegate_agent.adapters.status_socket import read_status
+from wavegate_agent.adapters.device.status_socket import read_status
 from wavegate_server.demo.fleet import DemoDevice, Fleet
 from wavegate_server.demo.processes import Processes, command
 from wavegate_shared.errors import UsageError

@@ -15,9 +15,9 @@ from tests.e2e.test_agent_killed import KilledAgent
 from tests.support.bundles import write_pair_bundle
 from tests.support.waiting import wait_until
 from wavegate_agent.sdk import Client as Inference
-from wavegate_server.adapters import onnx_files
-from wavegate_server.adapters.bundles import open_bundle, write_bundle
-from wavegate_server.cli_upload import zipped
+from wavegate_server.adapters.files import onnx_files
+from wavegate_server.adapters.files.bundles import open_bundle, write_bundle
+from wavegate_server.cli.upload import zipped
 from wavegate_server.core.bundle_spec import artifact_roles
 from wavegate_server.demo.fleet import DemoDevice, Fleet
 from wavegate_server.demo.processes import Processes

@@ -14,9 +14,9 @@ from playwright.sync_api import Browser, Page, expect
 from tests.support.browser import CHROMIUM, Visit, open_browser, settled
 from tests.support.web_server import Dashboard, make_directory, open_dashboard, serve
 from wavegate_server.adapters import clock
-from wavegate_server.adapters.compress_jobs import Step, note
-from wavegate_server.adapters.database import write
-from wavegate_server.adapters.tables import Device, Revision
+from wavegate_server.adapters.database.connection import write
+from wavegate_server.adapters.database.tables import Device, Revision
+from wavegate_server.adapters.store.compress_jobs import Step, note
 from wavegate_server.web import vendor
 
 AXE = Path(__file__).parents[2] / "server" / "node_modules" / "axe-core" / "axe.min.js"
@@ -71,7 +71,9 @@ def serious_findings(page: Page) -> list[Any]:
     """What axe-core calls serious or critical in WCAG A and AA: rule, then the elements."""
     found = page.evaluate("axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa']})")
     serious = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
-    return [(v["id"], [(node["html"][:160], node["failureSummary"]) for node in v["nodes"]]) for v in serious]
+    return [
+        (v["id"], [(services["html"][:160], services["failureSummary"]) for services in v["nodes"]]) for v in serious
+    ]
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/login", "/audit"])

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from tests.support.waiting import wait_until
-from wavegate_server.cli_demo import conclude
+from wavegate_server.cli.demo import conclude
 from wavegate_server.demo.promises import Facts
 
 pytestmark = [pytest.mark.e2e, pytest.mark.serial]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.broker import KINDS, Client, Files, TestAuthority, running_broker, tls_client
-from wavegate_server.adapters.broker_process import RunningBroker
+from wavegate_server.adapters.broker.process import RunningBroker
 from wavegate_shared.topics import Topics
 
 pytestmark = pytest.mark.e2e

@@ -7,12 +7,12 @@ import pytest
 
 from tests.support.trust import NOW, make_repository
 from tests.support.tuf_world import DEVICE, make_manifest, slot_of
-from wavegate_agent.adapters.tuf_client import ImageRepository
-from wavegate_agent.adapters.verifier import Verifier
+from wavegate_agent.adapters.network.image_repository import ImageRepository as DeviceRepository
+from wavegate_agent.adapters.network.verifier import Verifier
 from wavegate_agent.core.verify import DeviceFacts
-from wavegate_server.adapters.director import Director
-from wavegate_server.adapters.tuf_repo import TufRepo
-from wavegate_server.adapters.tuf_rotation import rotate
+from wavegate_server.adapters.trust.director import Director
+from wavegate_server.adapters.trust.image_repository import ImageRepository
+from wavegate_server.adapters.trust.key_rotation import rotate
 from wavegate_shared.assignment import TIME_TYPE, Assignment, SlotAssignment, TimeDocument
 from wavegate_shared.dsse import open_signed
 from wavegate_shared.errors import TransferError, TrustError
@@ -25,11 +25,11 @@ class Fleet:
     """One server and one device. Attributes: fetched (bytes of each document the device asked for)."""
 
     def __init__(self, directory: Path) -> None:
-        self.repository: TufRepo = make_repository(directory / "server")
+        self.repository: ImageRepository = make_repository(directory / "server")
         self.fetched: list[int] = []
         self.seq = 0
         root = self.repository.root_bytes()
-        self.images = ImageRepository(directory / "device", root, self._fetch)
+        self.images = DeviceRepository(directory / "device", root, self._fetch)
         self.verifier = Verifier(self.images, DeviceFacts(device=DEVICE, hardware_class="arm", bench=True))
 
     def _fetch(self, name: str, max_bytes: int) -> bytes:
@@ -119,7 +119,7 @@ def test_the_time_answer_opens_with_keys_that_have_expired(fleet: Fleet, tmp_pat
     fleet.images.refresh(NOW)
     root = fleet.repository.read("metadata/1.root.json")
     assert root is not None
-    asleep = ImageRepository(tmp_path / "device", root, fleet._fetch)
+    asleep = DeviceRepository(tmp_path / "device", root, fleet._fetch)
     later = NOW + timedelta(days=900)
     answer = Director.from_keys(fleet.repository.keys).answer_time("0123456789abcdef", later)
     assert open_signed(answer, TimeDocument, TIME_TYPE, asleep.time_keys()).time == later

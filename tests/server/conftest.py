@@ -8,7 +8,7 @@ import pytest
 from tests.support.api_server import Api, open_api, seed_directory
 from tests.support.cli import Cli, Listener, served
 from wavegate_server.config import Settings
-from wavegate_server.setup import open_trust
+from wavegate_server.services.first_start import open_trust
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from tests.support.trust import NOW
 from wavegate_server import doctor
 from wavegate_server.config import Settings
 from wavegate_server.doctor import Finding, Level, examine
-from wavegate_server.setup import initialise, open_trust
+from wavegate_server.services.first_start import initialise, open_trust
 from wavegate_server.web import vendor
 
 OFFLINE = ("root-1", "root-2", "root-3", "targets", "release")

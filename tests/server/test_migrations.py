@@ -4,8 +4,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
-from wavegate_server.adapters.database import connect, open_engine, sqlite_url
-from wavegate_server.adapters.tables import METADATA
+from wavegate_server.adapters.database.connection import connect, open_engine, sqlite_url
+from wavegate_server.adapters.database.tables import METADATA
 from wavegate_server.migrations import current_revision, upgrade
 
 

@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 from tests.support.fake_host import FakeHost
 from tests.support.tuf_world import DEVICE, World, make_manifest, slot_of
 from wavegate_agent.config import Config, Identity
-from wavegate_agent.runner import Agent
+from wavegate_agent.control.agent import Agent
 from wavegate_shared.assignment import TIME_TYPE, Probation, SlotAssignment, TimeDocument
 from wavegate_shared.chunks import CHUNK_BYTES, Chunk, Form, Frame, chunk_hash, cut
 from wavegate_shared.dsse import Key, key_from_pem, open_signed, seal
@@ -387,7 +387,7 @@ class RunningAgent:
     @property
     def state_now(self) -> str:
         """The state of slot main."""
-        return self.agent.brain.slot("main").state.value
+        return self.agent.machines.slot("main").state.value
 
     def install(self, version: int, **more: Any) -> Report:
         """Assign a version and wait for its report."""

@@ -16,15 +16,15 @@ from cryptography.x509.oid import NameOID
 from fastapi.testclient import TestClient
 
 from tests.support.bundles import write_pair_bundle
-from wavegate_server.adapters.database import open_engine, write
-from wavegate_server.adapters.objects import Objects
-from wavegate_server.adapters.tables import METADATA, Device, Revision
-from wavegate_server.adapters.tokens import Role, create_token, ensure_admin_token
+from wavegate_server.adapters.database.connection import open_engine, write
+from wavegate_server.adapters.database.tables import METADATA, Device, Revision
+from wavegate_server.adapters.files.objects import Objects
+from wavegate_server.adapters.store.tokens import Role, create_token, ensure_admin_token
 from wavegate_server.api import create_api
 from wavegate_server.api.context import Context
 from wavegate_server.config import Settings
-from wavegate_server.registry import import_bundle, publish
-from wavegate_server.setup import initialise, open_trust
+from wavegate_server.services.first_start import initialise, open_trust
+from wavegate_server.services.registry import import_bundle, publish
 
 __all__ = ["NOW", "Api", "Clock", "csr", "open_api", "open_context", "seed_directory"]
 

@@ -13,12 +13,12 @@ import msgspec
 
 from tests.support.api_server import Api, Clock
 from tests.support.bundles import write_pair_bundle
-from wavegate_server.adapters.database import read, write
-from wavegate_server.adapters.fleet_store import FleetStore, Verified
-from wavegate_server.adapters.orders import Order, Orders
-from wavegate_server.adapters.rollout_store import find_version
-from wavegate_server.adapters.tables import DeviceAssignment
-from wavegate_server.bench_rounds import BenchRounds
+from wavegate_server.adapters.database.connection import read, write
+from wavegate_server.adapters.database.tables import DeviceAssignment
+from wavegate_server.adapters.store.assignments import AssignmentDraft, AssignmentWriter
+from wavegate_server.adapters.store.device_messages import DeviceMessageStore, Verified
+from wavegate_server.adapters.store.rollouts import find_version
+from wavegate_server.services.bench.rounds import BenchRounds
 from wavegate_shared.assignment import Assignment
 from wavegate_shared.states import Outcome
 from wavegate_shared.wire import Bench, BenchSide, GoldenResult, Hello, Report, Running
@@ -44,9 +44,9 @@ class BenchWorld:
 
     api: Api
     bundles: dict[str, Path]
-    orders: Orders
+    orders: AssignmentWriter
     rounds: BenchRounds
-    fleet: FleetStore
+    fleet: DeviceMessageStore
     clock: Clock
     seq: int = 0
     said: list[Report] = field(default_factory=list)
@@ -104,7 +104,7 @@ class BenchWorld:
         """An order to run a version."""
         with write(self.api.context.engine) as session, self.orders.batch(session, self.clock()) as batch:
             found = find_version(session, "pairs", version)
-            return batch.give(DEVICE, Order(found, "pairs", "r-1", 0, "because"))
+            return batch.give(DEVICE, AssignmentDraft(found, "pairs", "r-1", 0, "because"))
 
     def report(self, outcome: Outcome = Outcome.BENCHED, *, p50: float = 2.0, **changes: Any) -> None:
         """The device reports on its newest order."""
@@ -140,9 +140,9 @@ def bench_world(api: Api, directory: Path, *, enrolled: bool = True) -> Iterator
         "original": write_pair_bundle(directory / "original"),
         "small": write_pair_bundle(directory / "small", stored="float32"),
     }
-    orders = Orders(context.director, context.tuf_repo, context.settings.topics)
+    orders = AssignmentWriter(context.director, context.tuf_repo, context.settings.topics)
     rounds = BenchRounds(context.engine, context.tuf_repo, orders)
-    world = BenchWorld(api, bundles, orders, rounds, FleetStore(context.settings.topics), api.clock)
+    world = BenchWorld(api, bundles, orders, rounds, DeviceMessageStore(context.settings.topics), api.clock)
     if enrolled:
         api.enrol(DEVICE, CLASS, bench=True)
         world.give()

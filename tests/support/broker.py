@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from wavegate_server.adapters.broker_process import RunningBroker, start_broker
+from wavegate_server.adapters.broker.mosquitto import MAX_QUEUED, find_mosquitto
+from wavegate_server.adapters.broker.process import RunningBroker, start_broker
 from wavegate_server.adapters.clock import now
-from wavegate_server.adapters.mosquitto import MAX_QUEUED, find_mosquitto
 from wavegate_server.config import Settings
 
 __all__ = ["KINDS", "Client", "Files", "TestAuthority", "broker_settings", "running_broker", "tls_client", "utc"]

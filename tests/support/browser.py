@@ -8,7 +8,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, Page, Response, expect, sync_playwright
 
-from wavegate_server.adapters.tokens import SESSION_COOKIE
+from wavegate_server.adapters.store.tokens import SESSION_COOKIE
 
 __all__ = ["CHROMIUM", "Visit", "open_browser", "settled"]
 

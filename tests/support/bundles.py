@@ -12,7 +12,7 @@ import onnx
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
-from wavegate_server.adapters.bundles import write_bundle
+from wavegate_server.adapters.files.bundles import write_bundle
 
 WORDS = ["oak", "elm", "ash", "fir", "yew", "bay", "box", "gum"]
 TELLTALE = "locker"

@@ -13,8 +13,8 @@ import pytest
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from wavegate_server.adapters.authority import Authority
-from wavegate_server.cli import run
+from wavegate_server.adapters.trust.authority import Authority
+from wavegate_server.cli.main import run
 
 __all__ = ["Cli", "Listener", "Result", "served"]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from tests.support.api_server import Api
 from tests.support.waiting import wait_until
 from wavegate_server.adapters import clock
-from wavegate_server.adapters.compress_jobs import create_job, get_job
-from wavegate_server.adapters.database import read, write
-from wavegate_server.adapters.tables import CompressJob
-from wavegate_server.compress_runner import CompressRunner
+from wavegate_server.adapters.database.connection import read, write
+from wavegate_server.adapters.database.tables import CompressJob
+from wavegate_server.adapters.store.compress_jobs import create_job, get_job
+from wavegate_server.services.compress_runner import CompressRunner
 
 __all__ = ["SMALL", "Queue", "alive"]
 

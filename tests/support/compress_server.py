@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 from tests.support.compress_jobs import SMALL
-from wavegate_server.adapters.database import open_engine
-from wavegate_server.adapters.objects import Objects
-from wavegate_server.compress_runner import CompressRunner
+from wavegate_server.adapters.database.connection import open_engine
+from wavegate_server.adapters.files.objects import Objects
 from wavegate_server.config import Settings
+from wavegate_server.services.compress_runner import CompressRunner
 
 if __name__ == "__main__":
     settings = Settings(data_dir=Path(sys.argv[1]))

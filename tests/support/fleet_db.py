@@ -14,12 +14,20 @@ from securesystemslib.signer import CryptoSigner
 from sqlalchemy import Engine, event
 from sqlmodel import col, select
 
-from wavegate_server.adapters.database import open_engine, read, sqlite_url, write
-from wavegate_server.adapters.director import Director
-from wavegate_server.adapters.fleet_store import FleetStore, Verified
-from wavegate_server.adapters.orders import Orders
-from wavegate_server.adapters.rollout_store import create_rollout
-from wavegate_server.adapters.tables import Device, Model, Outbox, Rollout, RolloutDevice, TelemetryWindow, Version
+from wavegate_server.adapters.database.connection import open_engine, read, sqlite_url, write
+from wavegate_server.adapters.database.tables import (
+    Device,
+    Model,
+    Outbox,
+    Rollout,
+    RolloutDevice,
+    TelemetryWindow,
+    Version,
+)
+from wavegate_server.adapters.store.assignments import AssignmentWriter
+from wavegate_server.adapters.store.device_messages import DeviceMessageStore, Verified
+from wavegate_server.adapters.store.rollouts import create_rollout
+from wavegate_server.adapters.trust.director import Director
 from wavegate_server.migrations import upgrade
 from wavegate_shared.assignment import ASSIGNMENT_TYPE, DEFAULT_SLOT, Assignment
 from wavegate_shared.chunks import Chunk
@@ -85,8 +93,8 @@ class FleetDb:
     seq: int = 0
 
     @property
-    def orders(self) -> Orders:
-        return Orders(self.director, self.metadata, self.topics)
+    def orders(self) -> AssignmentWriter:
+        return AssignmentWriter(self.director, self.metadata, self.topics)
 
     def later(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
@@ -153,7 +161,7 @@ class FleetDb:
             state=state,
         )
         with write(self.engine) as session:
-            FleetStore(self.topics).apply_up(session, name, event, self.now)
+            DeviceMessageStore(self.topics).apply_up(session, name, event, self.now)
 
     def report(
         self, name: str, outcome: Outcome, *, seq: int, version: int = 2, active: int = 2, **more: Any
@@ -182,7 +190,7 @@ class FleetDb:
     def take(self, name: str, message: Verified | Hello) -> None:
         """Any message of a device, taken in."""
         with write(self.engine) as session:
-            FleetStore(self.topics).apply_up(session, name, message, self.now)
+            DeviceMessageStore(self.topics).apply_up(session, name, message, self.now)
 
     def window(self, name: str, version: int, *, right: int, **more: Any) -> None:
         """One second of telemetry, see `second_of_traffic`."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wavegate_server.core.evidence import Cell, MetricEvidence, MetricSpec, Track, compare
-from wavegate_server.core.gate import judge
-from wavegate_server.core.policy import Policy
-from wavegate_server.core.verdict import Rules, Verdict
+from wavegate_server.core.gate.decision import judge
+from wavegate_server.core.gate.evidence import Cell, MetricEvidence, MetricSpec, Track, compare
+from wavegate_server.core.gate.policy import Policy
+from wavegate_server.core.gate.verdict import Rules, Verdict
 from wavegate_shared.metrics import Direction
 
 Counts = NDArray[np.int64]

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from wavegate_server.adapters.bundles import write_bundle
+from wavegate_server.adapters.files.bundles import write_bundle
 
 SIDE = 16
 CLASSES = 4

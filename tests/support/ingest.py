@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import Engine
 from sqlmodel import Session, select
 
-from wavegate_server.adapters.database import open_engine, write
-from wavegate_server.adapters.tables import METADATA, Device
+from wavegate_server.adapters.database.connection import open_engine, write
+from wavegate_server.adapters.database.tables import METADATA, Device
 from wavegate_shared.dsse import seal, signer_from_pem
 from wavegate_shared.histogram import Histogram
 from wavegate_shared.states import DeviceState, Outcome

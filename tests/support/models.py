@@ -281,8 +281,8 @@ def _model(
 
 def bundle_version(root: Path, version: int, bundle: Path) -> tuple[Path, Manifest]:
     """A real bundle as a device holds it: weights expanded, manifest made as the registry makes it."""
-    from wavegate_server.adapters import onnx_files
-    from wavegate_server.adapters.bundles import open_bundle
+    from wavegate_server.adapters.files import onnx_files
+    from wavegate_server.adapters.files.bundles import open_bundle
     from wavegate_server.core.bundle_spec import artifact_roles, build_manifest
 
     directory = root / f"b{version}"

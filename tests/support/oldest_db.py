@@ -12,10 +12,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, MetaData, insert
 
 from tests.support.seed_gate import bad_decision, refused_decision
-from wavegate_server.adapters.database import connect, open_engine
+from wavegate_server.adapters.database.connection import connect, open_engine
 from wavegate_server.config import Settings
 from wavegate_server.migrations import upgrade
-from wavegate_server.setup import initialise
+from wavegate_server.services.first_start import initialise
 from wavegate_shared.chunks import Chunk
 from wavegate_shared.histogram import Histogram
 from wavegate_shared.manifest import Artifact, Comparison, Golden, Manifest, encode_manifest

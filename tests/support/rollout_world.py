@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from wavegate_server.core.evidence import Live, MetricEvidence, MetricSpec, Shift, Telemetry
-from wavegate_server.core.plan import DeviceView, RolloutView, Transition, WaveView
-from wavegate_server.core.policy import Policy
-from wavegate_server.core.progress import after_report, after_restore_report, after_state
-from wavegate_server.core.rollout import step
+from wavegate_server.core.gate.evidence import Live, MetricEvidence, MetricSpec, Shift, Telemetry
+from wavegate_server.core.gate.policy import Policy
+from wavegate_server.core.rollout.plan import DeviceView, RolloutView, Transition, WaveView
+from wavegate_server.core.rollout.progress import after_report, after_restore_report, after_state
+from wavegate_server.core.rollout.step import step
 from wavegate_server.core.sentences import Sentence
 from wavegate_shared.manifest import Slo
 from wavegate_shared.metrics import Direction

@@ -16,8 +16,8 @@ from sqlmodel import Session
 from tests.support.seed_compress import seed_compress_jobs
 from tests.support.seed_gate import bad_decision, good_decision, open_decision, refused_decision
 from tests.support.seed_models import MODEL, SIZES, seed_models
-from wavegate_server.adapters.database import write
-from wavegate_server.adapters.tables import (
+from wavegate_server.adapters.database.connection import write
+from wavegate_server.adapters.database.tables import (
     Device,
     DeviceAssignment,
     DeviceEvent,
@@ -31,7 +31,7 @@ from wavegate_server.adapters.tables import (
     RolloutWave,
     TelemetryWindow,
 )
-from wavegate_server.core.policy import Policy, dump_policy
+from wavegate_server.core.gate.policy import Policy, dump_policy
 from wavegate_server.core.sentences import Sentence, sentence_from
 from wavegate_shared.histogram import Histogram
 

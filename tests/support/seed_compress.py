@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlmodel import Session
 
-from wavegate_server.adapters.tables import CompressEvent, CompressJob
+from wavegate_server.adapters.database.tables import CompressEvent, CompressJob
 from wavegate_server.core.sentences import Sentence, said_of
 
 __all__ = ["seed_compress_jobs"]

@@ -4,10 +4,10 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from wavegate_server.core.evidence import Live, MetricEvidence, Shift, Telemetry, metric_specs
-from wavegate_server.core.gate import decide, dump
-from wavegate_server.core.policy import Policy
-from wavegate_server.core.verdict import Failure, GateEvidence, Guards, Rules
+from wavegate_server.core.gate.decision import decide, dump
+from wavegate_server.core.gate.evidence import Live, MetricEvidence, Shift, Telemetry, metric_specs
+from wavegate_server.core.gate.policy import Policy
+from wavegate_server.core.gate.verdict import Failure, GateEvidence, Guards, Rules
 from wavegate_shared.metrics import Metric
 
 __all__ = ["bad_decision", "good_decision", "open_decision", "refused_decision"]

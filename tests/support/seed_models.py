@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from sqlmodel import Session
 
-from wavegate_server.adapters.tables import Model, Version, VersionArtifact
+from wavegate_server.adapters.database.tables import Model, Version, VersionArtifact
 from wavegate_shared.chunks import Chunk
 from wavegate_shared.manifest import Artifact, Comparison, Golden, Manifest, Requires, Slo, TensorSpec, encode_manifest
 from wavegate_shared.metrics import Direction, Metric

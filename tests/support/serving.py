@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.waiting import wait_until
-from wavegate_agent.adapters.worker_host import WorkerExit, WorkerHost, WorkerSettings
+from wavegate_agent.adapters.workers.host import WorkerExit, WorkerHost, WorkerSettings
 from wavegate_agent.sdk import Client
 from wavegate_shared.errors import WavegateError
 

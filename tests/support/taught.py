@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 
 from tests.support import tiny_bert
-from wavegate_server.adapters.bundles import write_bundle
-from wavegate_server.compress.torch_export import Names, export
+from wavegate_server.adapters.files.bundles import write_bundle
+from wavegate_server.compress.torch_module.export import Names, export
 from wavegate_shared.wordpiece import WordPiece
 
 CONIFERS = ["fir", "yew", "pine", "cedar", "larch"]

@@ -16,17 +16,17 @@ from cryptography.x509.oid import NameOID
 from tuf.api.exceptions import DownloadHTTPError
 from tuf.ngclient import FetcherInterface, Updater
 
-from wavegate_server.adapters.keystore import KeyStore
-from wavegate_server.adapters.tuf_repo import TufRepo
+from wavegate_server.adapters.trust.image_repository import ImageRepository
+from wavegate_server.adapters.trust.keystore import KeyStore
 from wavegate_shared.errors import TransferError
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def make_repository(directory: Path) -> TufRepo:
+def make_repository(directory: Path) -> ImageRepository:
     """A fresh repository with all keys, signed at `NOW`: a copy of one that is made once, because making it syncs files."""
     shutil.copytree(_template(), directory)
-    return TufRepo(directory / "tuf", KeyStore(directory / "keys"))
+    return ImageRepository(directory / "tuf", KeyStore(directory / "keys"))
 
 
 @functools.cache
@@ -35,12 +35,12 @@ def _template() -> Path:
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     keys = KeyStore(directory / "keys")
     keys.init()
-    TufRepo(directory / "tuf", keys).init(NOW)
+    ImageRepository(directory / "tuf", keys).init(NOW)
     return directory
 
 
-def fetch_from(repository: TufRepo, name: str, max_bytes: int) -> bytes:
-    """What a carrier does with `TufRepo.read`."""
+def fetch_from(repository: ImageRepository, name: str, max_bytes: int) -> bytes:
+    """What a carrier does with `ImageRepository.read`."""
     data = repository.read(name)
     if data is None:
         raise TransferError("document_missing", name)
@@ -50,7 +50,7 @@ def fetch_from(repository: TufRepo, name: str, max_bytes: int) -> bytes:
 class RepositoryFetcher(FetcherInterface):
     """Lets the library's own client read a repository: `repo:metadata/...`, `repo:targets/...`."""
 
-    def __init__(self, repository: TufRepo) -> None:
+    def __init__(self, repository: ImageRepository) -> None:
         self.repository = repository
 
     def _fetch(self, url: str) -> Iterator[bytes]:
@@ -60,7 +60,7 @@ class RepositoryFetcher(FetcherInterface):
         return iter((data,))
 
 
-def stock_updater(repository: TufRepo, directory: Path, now: datetime = NOW) -> Updater:
+def stock_updater(repository: ImageRepository, directory: Path, now: datetime = NOW) -> Updater:
     """The library's updater, unchanged, over a repository; starts from root 1."""
     directory.mkdir(parents=True, exist_ok=True)
     root = repository.read("metadata/1.root.json")

@@ -15,10 +15,10 @@ from fastapi.testclient import TestClient
 
 from tests.support.seed import seed_fleet
 from wavegate_server.adapters import clock
-from wavegate_server.adapters.database import open_engine, write
-from wavegate_server.adapters.objects import Objects
-from wavegate_server.adapters.tables import METADATA
-from wavegate_server.adapters.tokens import (
+from wavegate_server.adapters.database.connection import open_engine, write
+from wavegate_server.adapters.database.tables import METADATA
+from wavegate_server.adapters.files.objects import Objects
+from wavegate_server.adapters.store.tokens import (
     SESSION_COOKIE,
     Role,
     check_token,
@@ -29,7 +29,7 @@ from wavegate_server.adapters.tokens import (
 from wavegate_server.api import create_api
 from wavegate_server.api.context import Context
 from wavegate_server.config import Settings
-from wavegate_server.setup import initialise, open_trust
+from wavegate_server.services.first_start import initialise, open_trust
 from wavegate_server.web import add_web
 
 __all__ = ["Dashboard", "make_directory", "open_dashboard", "serve"]

@@ -1,14 +1,14 @@
 """One end of a SOCK_SEQPACKET pair: packets with file descriptors beside them.
 
 A packet arrives whole or not at all, and what was sent before a process died is still read before the end shows. Not
-here: what the packets mean (`core/link.py`).
+here: what the packets mean (`core/worker_messages.py`).
 """
 
 import os
 import socket
 from dataclasses import dataclass, field
 
-from wavegate_agent.core.link import MAX_PACKET_BYTES
+from wavegate_agent.core.worker_messages import MAX_PACKET_BYTES
 
 __all__ = ["MAX_DESCRIPTORS", "Channel", "Packet", "pair"]
 

@@ -5,7 +5,7 @@ written and the other still holds the record before. Form of a slot, little-endi
 
     magic 'WGJ1' | seq u64 | length u32 | crc32 u32 of (seq, length, body) | body: JSON | zeros
 
-`read(write(record)) == record`; damaged, empty or foreign slots count as absent. Not here: the file (`adapters/journal.py`).
+`read(write(record)) == record`; damaged, empty or foreign slots count as absent. Not here: the file (`adapters/disk/journal.py`).
 """
 
 import struct
@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from wavegate_agent.core.slot import Command, Forgive, Quarantine, Slot
+from wavegate_agent.core.machine_types import Command, Forgive, Quarantine, Slot
 
 __all__ = ["MAX_QUARANTINED", "MAX_SLOTS", "SLOT_BYTES", "Record", "applied", "best", "decode_slot", "encode_slot"]
 

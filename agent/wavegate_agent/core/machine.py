@@ -13,12 +13,12 @@ Rules that hold in every row (and are tested):
 - An order to bench ends in BENCH, whatever its work answers, and quarantines nothing: it never comes near the swap.
 - Every assignment ends in a report; after a crash it may be sent twice, never zero times. A deferred one is tried again.
 
-Not here: how anything is done (`steps.py`), how it is stored (`core/journal_format.py`), verification (`core/verify.py`).
+Not here: how anything is done (`control/slot_work.py`), how it is stored (`core/journal_format.py`), verification (`core/verify.py`).
 """
 
 from dataclasses import dataclass, replace
 
-from wavegate_agent.core.slot import (
+from wavegate_agent.core.machine_types import (
     BEFORE_SWAP,
     ActiveLost,
     Arm,

@@ -2,7 +2,7 @@
 
 A tensor's data is either a flat list of JSON values or a view of the raw little-endian bytes that followed the JSON
 header (the binary tensor data extension, `Inference-Header-Content-Length`). Turning it into arrays is the work of
-`adapters/tensors.py`, so the SDK can speak the protocol on a machine without numpy.
+`adapters/serving/tensors.py`, so the SDK can speak the protocol on a machine without numpy.
 
 Every refusal is a UsageError or DeviceError with a stable code; `status_of` gives its HTTP status.
 

@@ -8,7 +8,7 @@ The order on the agent stops at the first failure and names it by its code:
       opset, memory; not older; not quarantined                        `check_manifest`
     7 a candidate for benching never goes live                         `check_may_go_live`, right before the swap
 Free space, chunks, whole digests, the candidate's trial and the swap follow in the runner. Not here: where metadata and keys
-come from (`adapters/tuf_client.py`) and the composition (`adapters/verifier.py`).
+come from (`adapters/network/image_repository.py`) and the composition (`adapters/network/verifier.py`).
 
 Source: Uptane standard 2.0, "full verification"; the two repositories must agree.
 """

@@ -26,10 +26,10 @@ from fashion_recipe.report import Report, readme
 from fashion_recipe.training import Plan, accuracy, fit, logits_of
 from torch import nn
 
-from wavegate_server.adapters.bundles import open_bundle
+from wavegate_server.adapters.files.bundles import open_bundle
 from wavegate_server.compress.job import Options, run_job
-from wavegate_server.compress.report import Event
-from wavegate_server.core.budget import parse_budget
+from wavegate_server.compress.search.report import Event
+from wavegate_server.core.compress.budget import parse_budget
 
 HERE = Path(__file__).resolve().parent
 CACHE = HERE.parent / ".cache" / "fashion"

@@ -10,8 +10,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 
-from wavegate_server.adapters.database import read
-from wavegate_server.adapters.tokens import SESSION_COOKIE, Principal, Scope, check_session, check_token
+from wavegate_server.adapters.database.connection import read
+from wavegate_server.adapters.store.tokens import SESSION_COOKIE, Principal, Scope, check_session, check_token
 from wavegate_server.api.context import Context, Ctx
 from wavegate_shared.errors import UsageError
 

@@ -7,8 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Path, Response, UploadFile
 from sqlmodel import Session
 
-from wavegate_server.adapters.bench_store import MAX_CANDIDATES, cancel_round, get_round, round_document, round_page
-from wavegate_server.adapters.database import read, write
+from wavegate_server.adapters.database.connection import read, write
+from wavegate_server.adapters.store.bench_rounds import (
+    MAX_CANDIDATES,
+    cancel_round,
+    get_round,
+    round_document,
+    round_page,
+)
 from wavegate_server.api.auth import ModelWriter, Reader
 from wavegate_server.api.bench_views import BenchRoundSummary, BenchRoundView
 from wavegate_server.api.context import Ctx
@@ -17,7 +23,7 @@ from wavegate_server.api.once import OnceKey
 from wavegate_server.api.pages import Page, Paging, page_of
 from wavegate_server.api.problems import problem_responses
 from wavegate_server.api.uploads import stored_upload
-from wavegate_server.bench_intake import RoundSettings, start_round
+from wavegate_server.services.bench.intake import RoundSettings, start_round
 from wavegate_shared.errors import UsageError
 
 __all__ = ["router"]

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from wavegate_server.adapters.tables import BenchRound
+from wavegate_server.adapters.database.tables import BenchRound
 
 __all__ = ["BenchCandidateView", "BenchRoundSummary", "BenchRoundView"]
 

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Path, Query, Response, UploadFile
 from sqlmodel import Session
 
-from wavegate_server import registry
-from wavegate_server.adapters.compress_jobs import (
+from wavegate_server.adapters.database.connection import read, write
+from wavegate_server.adapters.store.compress_jobs import (
     JobState,
     ask_cancel,
     create_job,
@@ -15,8 +15,7 @@ from wavegate_server.adapters.compress_jobs import (
     job_page,
     record,
 )
-from wavegate_server.adapters.database import read, write
-from wavegate_server.adapters.model_register import get_version
+from wavegate_server.adapters.store.models import get_version
 from wavegate_server.api.auth import ModelWriter, Reader
 from wavegate_server.api.compress_views import (
     BudgetText,
@@ -33,7 +32,8 @@ from wavegate_server.api.once import Once, OnceKey
 from wavegate_server.api.pages import Page, Paging, page_of
 from wavegate_server.api.problems import problem_responses
 from wavegate_server.api.uploads import stored_upload
-from wavegate_server.core.budget import default_budget
+from wavegate_server.core.compress.budget import default_budget
+from wavegate_server.services import registry
 from wavegate_shared.manifest import decode_manifest
 
 __all__ = ["router"]

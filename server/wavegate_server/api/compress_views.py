@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.config import JsonDict
 
-from wavegate_server.adapters.compress_jobs import TIME_LIMITS_S
-from wavegate_server.adapters.tables import CompressJob
+from wavegate_server.adapters.database.tables import CompressJob
+from wavegate_server.adapters.store.compress_jobs import TIME_LIMITS_S
 from wavegate_shared.metrics import Direction
 
 __all__ = [

@@ -8,11 +8,11 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 from sqlalchemy import Engine
 
-from wavegate_server.adapters.authority import Authority
-from wavegate_server.adapters.director import Director
-from wavegate_server.adapters.keystore import KeyStore
-from wavegate_server.adapters.objects import Objects
-from wavegate_server.adapters.tuf_repo import TufRepo
+from wavegate_server.adapters.files.objects import Objects
+from wavegate_server.adapters.trust.authority import Authority
+from wavegate_server.adapters.trust.director import Director
+from wavegate_server.adapters.trust.image_repository import ImageRepository
+from wavegate_server.adapters.trust.keystore import KeyStore
 from wavegate_server.config import Settings
 
 __all__ = ["Context", "Ctx"]
@@ -30,7 +30,7 @@ class Context:
     settings: Settings
     engine: Engine
     objects: Objects
-    tuf_repo: TufRepo
+    tuf_repo: ImageRepository
     director: Director
     authority: Authority
     keystore: KeyStore

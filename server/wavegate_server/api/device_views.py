@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from wavegate_server.adapters import reads
+from wavegate_server.adapters.reads.device import DeviceDetail
+from wavegate_server.adapters.reads.fleet import DeviceFilter, Health
 
 __all__ = [
     "DeviceChange",
@@ -82,9 +83,9 @@ class FilterBody(BaseModel):
     model: Annotated[str, StringConstraints(max_length=63)] | None = None
     version: int | None = Field(default=None, ge=0, le=2**31 - 1, description="running version; needs `model`")
 
-    def rows(self) -> reads.DeviceFilter:
+    def rows(self) -> DeviceFilter:
         """As the reads take it: active devices only, since no other can take an assignment."""
-        return reads.DeviceFilter(
+        return DeviceFilter(
             hardware_class=self.hardware_class,
             site=self.site,
             model=self.model,
@@ -114,7 +115,7 @@ class DeviceSummary(_View):
     """A device in a list."""
 
     id: str
-    health: reads.Health
+    health: Health
     state: str = Field(description="pending, active or revoked")
     hardware_class: str = Field(serialization_alias="class")
     site: str
@@ -159,7 +160,7 @@ class DeviceView(DeviceSummary):
     acknowledged: bool
 
     @classmethod
-    def of(cls, detail: reads.DeviceDetail) -> "DeviceView":
+    def of(cls, detail: DeviceDetail) -> "DeviceView":
         """From the read model, whose row is spread into the view."""
         row = DeviceSummary.model_validate(detail.row).model_dump()
         own = {name: getattr(detail, name) for name in cls.model_fields if name not in DeviceSummary.model_fields}

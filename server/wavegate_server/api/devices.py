@@ -5,9 +5,13 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Response
 from sqlmodel import Session
 
-from wavegate_server.adapters import audit, enrolment, reads
-from wavegate_server.adapters.database import read, write
-from wavegate_server.adapters.device_register import change_device, create_device, get_device
+from wavegate_server.adapters.database.connection import read, write
+from wavegate_server.adapters.reads.device import device_detail, device_events, device_history, device_why
+from wavegate_server.adapters.reads.fleet import DeviceFilter, Health, device_rows
+from wavegate_server.adapters.reads.series import RANGES, device_series
+from wavegate_server.adapters.store import audit
+from wavegate_server.adapters.store.devices import change_device, create_device, get_device
+from wavegate_server.adapters.trust import enrolment
 from wavegate_server.api.auth import DeviceWriter, Reader
 from wavegate_server.api.context import Context, Ctx
 from wavegate_server.api.device_views import (
@@ -40,13 +44,13 @@ def _filter(
     hardware_class: Annotated[str | None, Query(alias="class", max_length=63)] = None,
     site: Annotated[str | None, Query(max_length=63)] = None,
     state: Annotated[str | None, Query(pattern="^(pending|active|revoked)$")] = None,
-    health: reads.Health | None = None,
+    health: Health | None = None,
     text: Annotated[str, Query(max_length=63, description="part of the id")] = "",
     model: Annotated[str | None, Query(max_length=63)] = None,
     version: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="running version; needs `model`")] = None,
     label: Annotated[list[str] | None, Query(max_length=32, description="`key:value`, may be given again")] = None,
-) -> reads.DeviceFilter:
-    return reads.DeviceFilter(
+) -> DeviceFilter:
+    return DeviceFilter(
         text=text,
         health=health,
         hardware_class=hardware_class,
@@ -58,14 +62,14 @@ def _filter(
     )
 
 
-Filter = Annotated[reads.DeviceFilter, Depends(_filter)]
+Filter = Annotated[DeviceFilter, Depends(_filter)]
 
 
 @router.get("/devices", operation_id="list_devices", summary="List devices")
 def list_devices(context: Ctx, chosen: Filter, page: Paging, _: Reader) -> Page[DeviceSummary]:
     """In the order of their ids; every filter given must hold."""
     with read(context.engine) as session:
-        rows = reads.device_rows(session, context.clock(), chosen, cursor=page.cursor, limit=page.limit)
+        rows = device_rows(session, context.clock(), chosen, cursor=page.cursor, limit=page.limit)
     return page_of(rows, DeviceSummary.model_validate)
 
 
@@ -202,7 +206,7 @@ def revoke(
 def explain_device(device_id: DeviceName, context: Ctx, _: Reader) -> Explanation:
     """The chain from what runs, over its assignment and the device's signed report, to the gate and the rollout."""
     with read(context.engine) as session:
-        return Explanation.model_validate(reads.device_why(session, device_id))
+        return Explanation.model_validate(device_why(session, device_id))
 
 
 @router.get(
@@ -215,7 +219,7 @@ def list_events(device_id: DeviceName, context: Ctx, page: Paging, _: Reader) ->
     """Newest first."""
     with read(context.engine) as session:
         get_device(session, device_id)
-        rows = reads.device_events(session, device_id, cursor=page.cursor, limit=page.limit)
+        rows = device_events(session, device_id, cursor=page.cursor, limit=page.limit)
     return page_of(rows, EventView.model_validate)
 
 
@@ -231,7 +235,7 @@ def list_reports(
     """From its signed reports, newest first."""
     with read(context.engine) as session:
         get_device(session, device_id)
-        history = reads.device_history(session, device_id, limit=limit)
+        history = device_history(session, device_id, limit=limit)
     return HistoryAnswer(items=[HistoryView.model_validate(row) for row in history])
 
 
@@ -245,16 +249,16 @@ def get_series(
     device_id: DeviceName,
     context: Ctx,
     _: Reader,
-    span: Annotated[str, Query(alias="range", pattern=f"^({'|'.join(reads.RANGES)})$")] = "1h",
+    span: Annotated[str, Query(alias="range", pattern=f"^({'|'.join(RANGES)})$")] = "1h",
 ) -> SeriesView:
     """p50, p95 and p99 from merged histograms, the live metric, memory and the moments of version swaps."""
     with read(context.engine) as session:
-        series = reads.device_series(session, context.clock(), device_id, range_s=reads.RANGES[span])
+        series = device_series(session, context.clock(), device_id, range_s=RANGES[span])
     return SeriesView.model_validate(series)
 
 
 def _view(session: Session, context: Context, device_id: str) -> DeviceView:
-    return DeviceView.of(reads.device_detail(session, context.clock(), device_id))
+    return DeviceView.of(device_detail(session, context.clock(), device_id))
 
 
 def _token(session: Session, context: Context, device_id: str, actor: str) -> DeviceToken:

@@ -3,8 +3,9 @@
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from wavegate_server.adapters import audit, enrolment
-from wavegate_server.adapters.database import write
+from wavegate_server.adapters.database.connection import write
+from wavegate_server.adapters.store import audit
+from wavegate_server.adapters.trust import enrolment
 from wavegate_server.api.context import Ctx
 from wavegate_server.api.problems import problem_responses
 from wavegate_server.config import Settings

@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Path, Response, UploadFile
 from sqlmodel import Session
 
-from wavegate_server import registry
-from wavegate_server.adapters import reads, reads_page
-from wavegate_server.adapters.database import read, write
-from wavegate_server.adapters.model_register import Alias, get_model, get_version, mark_revoked, set_alias
+from wavegate_server.adapters.database.connection import read, write
+from wavegate_server.adapters.reads import page as reads_page
+from wavegate_server.adapters.reads.models import model_detail, model_rows, version_rows
+from wavegate_server.adapters.store.models import Alias, get_model, get_version, mark_revoked, set_alias
 from wavegate_server.api.auth import ModelWriter, Reader
 from wavegate_server.api.context import Ctx
 from wavegate_server.api.etags import IfMatch, check_match, etag
@@ -18,6 +18,7 @@ from wavegate_server.api.pages import Page, Paging, page_of
 from wavegate_server.api.problems import problem_responses
 from wavegate_server.api.uploads import stored_upload
 from wavegate_server.core.class_limits import over_limit
+from wavegate_server.services import registry
 from wavegate_shared.errors import UsageError
 
 __all__ = ["router"]
@@ -31,7 +32,7 @@ Number = Annotated[int, Path(ge=1, le=2**31 - 1, examples=[2])]
 def list_models(context: Ctx, page: Paging, _: Reader) -> Page[ModelView]:
     """In the order of their names, each with its newest version."""
     with read(context.engine) as session:
-        return page_of(reads.model_rows(session, cursor=page.cursor, limit=page.limit), ModelView.model_validate)
+        return page_of(model_rows(session, cursor=page.cursor, limit=page.limit), ModelView.model_validate)
 
 
 @router.get("/models/{model}", operation_id="get_model", summary="Look at a model", responses=problem_responses(404))
@@ -54,7 +55,7 @@ def list_versions(model: ModelName, context: Ctx, page: Paging, _: Reader) -> Pa
     before = None if page.cursor is None else reads_page.cursor_number(page.cursor)
     with read(context.engine) as session:
         get_model(session, model)
-        rows = [row for row in reads.version_rows(session, model) if before is None or row.number < before]
+        rows = [row for row in version_rows(session, model) if before is None or row.number < before]
     shown = tuple(rows[: page.limit])
     following = reads_page.cursor_text(shown[-1].number) if len(rows) > page.limit else None
     return page_of(reads_page.Page(shown, following), VersionView.model_validate)
@@ -172,11 +173,11 @@ def import_bundle(
 
 
 def _model_view(session: Session, name: str) -> ModelView:
-    return ModelView.model_validate(reads.model_detail(session, name).row)
+    return ModelView.model_validate(model_detail(session, name).row)
 
 
 def _version_view(session: Session, model: str, number: int) -> VersionView:
-    for row in reads.version_rows(session, model):
+    for row in version_rows(session, model):
         if row.number == number:
             return VersionView.model_validate(row)
     raise UsageError("not_found", f"no version {number} of model {model!r}")

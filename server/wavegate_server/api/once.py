@@ -14,7 +14,7 @@ from fastapi import Depends, Header, Request, Response
 from pydantic import BaseModel
 from sqlmodel import Session, col, delete
 
-from wavegate_server.adapters.tables import IdempotencyKey
+from wavegate_server.adapters.database.tables import IdempotencyKey
 from wavegate_server.api.auth import principal_of
 from wavegate_server.api.context import Ctx
 from wavegate_shared.errors import UsageError

@@ -1,6 +1,6 @@
 """Cursor pages: `items` and the `next_cursor` that continues after the last of them.
 
-Cursors are made and checked where the rows are read (`adapters/reads_page.py`); to clients they are opaque.
+Cursors are made and checked where the rows are read (`adapters/reads/page.py`); to clients they are opaque.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import Annotated, Generic, TypeVar
 from fastapi import Depends, Query
 from pydantic import BaseModel, Field
 
-from wavegate_server.adapters import reads_page
+from wavegate_server.adapters.reads import page
 
 __all__ = ["Page", "PageQuery", "Paging", "page_of"]
 
@@ -36,7 +36,7 @@ class PageQuery:
 
 
 def _paging(
-    limit: Annotated[int, Query(ge=1, le=reads_page.MAX_LIMIT, description="items a page")] = 50,
+    limit: Annotated[int, Query(ge=1, le=page.MAX_LIMIT, description="items a page")] = 50,
     cursor: Annotated[str | None, Query(max_length=500, description="`next_cursor` of the page before")] = None,
 ) -> PageQuery:
     return PageQuery(limit, cursor)
@@ -45,6 +45,6 @@ def _paging(
 Paging = Annotated[PageQuery, Depends(_paging)]
 
 
-def page_of(rows: reads_page.Page[Row], view: Callable[[Row], Item]) -> Page[Item]:
+def page_of(rows: page.Page[Row], view: Callable[[Row], Item]) -> Page[Item]:
     """A page of views made from a page of rows."""
     return Page(items=[view(row) for row in rows.items], next_cursor=rows.next_cursor)

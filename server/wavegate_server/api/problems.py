@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wavegate_server.advice import ADVICE
+from wavegate_server.core.advice import ADVICE
 from wavegate_shared.errors import CODES, UsageError, WavegateError
 
 __all__ = ["MEDIA_TYPE", "Boundary", "PageMaker", "Problem", "add_problem_handlers", "problem_response", "status_of"]

@@ -9,9 +9,9 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 from pydantic.config import JsonDict
 
-from wavegate_server.adapters import reads
+from wavegate_server.adapters.reads.rollouts import RolloutDetail
 from wavegate_server.api.device_views import DeviceId, FilterBody
-from wavegate_server.core.policy import Policy
+from wavegate_server.core.gate.policy import Policy
 
 __all__ = [
     "ActionBody",
@@ -171,7 +171,7 @@ class RolloutView(RolloutSummary):
     gates: list[GateView] = Field(description="newest first")
 
     @classmethod
-    def of(cls, detail: reads.RolloutDetail) -> "RolloutView":
+    def of(cls, detail: RolloutDetail) -> "RolloutView":
         """From the read model, whose row is spread into the view."""
         return cls(
             **RolloutSummary.model_validate(detail.row).model_dump(),
@@ -197,7 +197,7 @@ class RolloutExplanation(BaseModel):
     steps: list[Reason]
 
     @classmethod
-    def of(cls, detail: reads.RolloutDetail) -> "RolloutExplanation":
+    def of(cls, detail: RolloutDetail) -> "RolloutExplanation":
         """Its state first, then what the gate decided (newest first), then the devices that did not make it."""
         row = detail.row
         at = row.finished_at or row.started_at or row.created_at

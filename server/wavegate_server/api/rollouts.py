@@ -5,11 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 from sqlmodel import Session
 
-from wavegate_server.adapters import reads
-from wavegate_server.adapters.database import read, write
-from wavegate_server.adapters.orders import Orders
-from wavegate_server.adapters.rollout_actions import act_on_rollout
-from wavegate_server.adapters.rollout_store import create_rollout
+from wavegate_server.adapters.database.connection import read, write
+from wavegate_server.adapters.reads.fleet import DeviceFilter, device_ids
+from wavegate_server.adapters.reads.rollouts import rollout_detail, rollout_rows
+from wavegate_server.adapters.store.assignments import AssignmentWriter
+from wavegate_server.adapters.store.rollout_actions import act_on_rollout
+from wavegate_server.adapters.store.rollouts import create_rollout
 from wavegate_server.api.auth import Reader, RolloutWriter
 from wavegate_server.api.context import Context, Ctx
 from wavegate_server.api.etags import IfMatch, check_match, etag
@@ -24,7 +25,7 @@ from wavegate_server.api.rollout_views import (
     RolloutSummary,
     RolloutView,
 )
-from wavegate_server.core.actions import Action
+from wavegate_server.core.rollout.actions import Action
 from wavegate_shared.errors import UsageError
 from wavegate_shared.states import RolloutState
 
@@ -44,7 +45,7 @@ def list_rollouts(
 ) -> Page[RolloutSummary]:
     """Newest first."""
     with read(context.engine) as session:
-        rows = reads.rollout_rows(session, model=model, state=state, cursor=page.cursor, limit=page.limit)
+        rows = rollout_rows(session, model=model, state=state, cursor=page.cursor, limit=page.limit)
     return page_of(rows, RolloutSummary.model_validate)
 
 
@@ -97,7 +98,7 @@ def show_rollout(rollout_id: RolloutId, context: Ctx, response: Response, _: Rea
 def explain_rollout(rollout_id: RolloutId, context: Ctx, _: Reader) -> RolloutExplanation:
     """State, gate decisions and failed devices, as plain sentences."""
     with read(context.engine) as session:
-        return RolloutExplanation.of(reads.rollout_detail(session, rollout_id))
+        return RolloutExplanation.of(rollout_detail(session, rollout_id))
 
 
 def _action(action: Action, summary: str, text: str) -> None:
@@ -121,7 +122,7 @@ def _action(action: Action, summary: str, text: str) -> None:
                 rollout_id,
                 action,
                 actor=who.name,
-                orders=Orders(context.director, context.tuf_repo, context.settings.topics),
+                orders=AssignmentWriter(context.director, context.tuf_repo, context.settings.topics),
                 now=context.clock(),
                 reason=body.reason if body else "",
             )
@@ -157,19 +158,19 @@ _action(
 def _chosen(session: Session, context: Context, choice: DeviceChoice) -> list[str]:
     if choice.ids is not None:
         return choice.ids
-    wanted = choice.filter.rows() if choice.filter is not None else reads.DeviceFilter(state="active")
-    found = reads.device_ids(session, context.clock(), wanted)
+    wanted = choice.filter.rows() if choice.filter is not None else DeviceFilter(state="active")
+    found = device_ids(session, context.clock(), wanted)
     if not found:
         raise UsageError("conflict", "no active device fits the selection")
     return found
 
 
 def _revision(session: Session, rollout_id: str, if_match: str | None) -> int:
-    revision = reads.rollout_detail(session, rollout_id, gates=0).row.revision
+    revision = rollout_detail(session, rollout_id, gates=0).row.revision
     if if_match is None:
         check_match(None, revision)
     return revision
 
 
 def _view(session: Session, rollout_id: str) -> RolloutView:
-    return RolloutView.of(reads.rollout_detail(session, rollout_id))
+    return RolloutView.of(rollout_detail(session, rollout_id))

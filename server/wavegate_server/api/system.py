@@ -5,7 +5,7 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from wavegate_server.adapters.database import read
+from wavegate_server.adapters.database.connection import read
 from wavegate_server.api.context import Context, Ctx
 from wavegate_shared import __version__
 

@@ -7,10 +7,11 @@ from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import Session, col, select
 
-from wavegate_server.adapters import audit, reads_page
-from wavegate_server.adapters.database import read, write
-from wavegate_server.adapters.tables import ApiToken
-from wavegate_server.adapters.tokens import Role, create_token, revoke_token
+from wavegate_server.adapters.database.connection import read, write
+from wavegate_server.adapters.database.tables import ApiToken
+from wavegate_server.adapters.reads import page as reads_page
+from wavegate_server.adapters.store import audit
+from wavegate_server.adapters.store.tokens import Role, create_token, revoke_token
 from wavegate_server.api.auth import Manager
 from wavegate_server.api.context import Ctx
 from wavegate_server.api.once import OnceKey

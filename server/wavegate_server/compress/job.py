@@ -16,19 +16,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wavegate_server.adapters.bundles import Bundle
-from wavegate_server.compress.cache import Cache
-from wavegate_server.compress.device_round import DeviceRound, OnDevice, on_device
-from wavegate_server.compress.distil_steps import Teaching
-from wavegate_server.compress.judge import Judge, finished
-from wavegate_server.compress.report import Candidate, Event, JobResult, comparison, write_result
-from wavegate_server.compress.search import Search
-from wavegate_server.compress.splits import make_splits
-from wavegate_server.compress.structural import StructuralStep, possible, reach_of_recipes, why_not
-from wavegate_server.compress.sweep import InputSweep
-from wavegate_server.compress.trial import CALIBRATION, Made, Scored, Workbench
-from wavegate_server.compress.verdicts import judged
-from wavegate_server.core.budget import BudgetItem, slo_words
+from wavegate_server.adapters.files.bundles import Bundle
+from wavegate_server.compress.process.step_cache import Cache
+from wavegate_server.compress.search.candidates import Search
+from wavegate_server.compress.search.device_round import DeviceRound, OnDevice, on_device
+from wavegate_server.compress.search.distilling import Teaching
+from wavegate_server.compress.search.input_sizes import InputSweep
+from wavegate_server.compress.search.judge import Judge, finished
+from wavegate_server.compress.search.report import Candidate, Event, JobResult, comparison, write_result
+from wavegate_server.compress.search.smaller_structures import StructuralStep, possible, reach_of_recipes, why_not
+from wavegate_server.compress.search.splits import make_splits
+from wavegate_server.compress.search.verdicts import judged
+from wavegate_server.compress.search.workbench import CALIBRATION, Made, Scored, Workbench
+from wavegate_server.core.compress.budget import BudgetItem, slo_words
 from wavegate_server.core.sentences import Sentence
 from wavegate_shared.errors import UsageError
 
@@ -150,7 +150,7 @@ class _Job:
 
     def _searched(self, judge: Judge, original: Made, before: Scored) -> tuple[Search, Made]:
         """Every candidate there is, repaired ones and students included; none where the model is quantised already."""
-        from wavegate_server.compress.inspect import inspect_file
+        from wavegate_server.compress.onnx_graph.inspect import inspect_file
 
         self._say("cleaning the graph")
         base = self._bench.base(original)

@@ -1,1 +1,1 @@
-"""Pure decisions: no clock, no files, no sockets, no threads."""
+"""Pure decisions: no clock, no files, no sockets, no threads. Not here: anything that acts on them."""

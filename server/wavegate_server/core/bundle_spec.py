@@ -1,4 +1,4 @@
-"""What `bundle.yaml` says, as checked structs; and the manifest a bundle becomes. Pure: reading files is `adapters/bundles`.
+"""What `bundle.yaml` says, as checked structs; and the manifest a bundle becomes. Pure: reading files is `adapters/files/bundles`.
 
 A bundle is how a model comes in, before it is a version: a directory or zip with `bundle.yaml`, the ONNX file, a golden set,
 a calibration set and whatever pre-processing needs. docs/concepts.md describes the format for users.

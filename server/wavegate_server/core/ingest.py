@@ -1,6 +1,6 @@
 """What a batch of device messages amounts to: which are new, which windows are sound, and the sums to add to roll-ups.
 
-Pure. Decoding is the wire's (`wavegate_shared.wire`), writing the stores' (`adapters/ingest_store`, `rollup_store`).
+Pure. Decoding is the wire's (`wavegate_shared.wire`), writing the stores' (`adapters/store/telemetry`, `adapters/store/rollups`).
 A window counts into the bucket its start falls into; histograms are added, percentiles never averaged. Sums are built up
 in memory first, so that one batch touches each bucket once.
 """

@@ -12,7 +12,7 @@ import onnx
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
-from wavegate_server.adapters.bundles import SPEC_FILE, Bundle, write_bundle
+from wavegate_server.adapters.files.bundles import SPEC_FILE, Bundle, write_bundle
 from wavegate_server.core.bundle_spec import artifact_roles
 from wavegate_shared.errors import UsageError
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from wavegate_server.adapters.bundles import open_bundle
+from wavegate_server.adapters.files.bundles import open_bundle
 from wavegate_server.demo.bad_versions import refused_bundle, treacherous_bundle
 from wavegate_server.demo.fleet import DemoDevice, Fleet, Say
 from wavegate_server.demo.promises import DeviceFacts, Facts

@@ -12,7 +12,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine
 
-from wavegate_server.adapters.database import connect, open_engine, sqlite_url
+from wavegate_server.adapters.database.connection import connect, open_engine, sqlite_url
 
 __all__ = ["current_revision", "new_revision", "upgrade"]
 

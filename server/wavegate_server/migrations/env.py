@@ -5,8 +5,8 @@ from typing import Any, Literal
 from alembic import context
 from sqlmodel import AutoString
 
-from wavegate_server.adapters.table_columns import UtcDateTime
-from wavegate_server.adapters.tables import METADATA
+from wavegate_server.adapters.database.columns import UtcDateTime
+from wavegate_server.adapters.database.tables import METADATA
 
 
 def render_item(kind: str, item: Any, _autogen: Any) -> str | Literal[False]:

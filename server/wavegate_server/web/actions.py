@@ -6,15 +6,15 @@ SameSite. After the change the browser is sent back to the page, so a reload rep
 
 from fastapi import APIRouter, Request, Response
 
-from wavegate_server.adapters.database import write
-from wavegate_server.adapters.orders import Orders
-from wavegate_server.adapters.rollout_actions import act_on_rollout
-from wavegate_server.adapters.tokens import Scope
+from wavegate_server.adapters.database.connection import write
+from wavegate_server.adapters.store.assignments import AssignmentWriter
+from wavegate_server.adapters.store.rollout_actions import act_on_rollout
+from wavegate_server.adapters.store.tokens import Scope
 from wavegate_server.api.auth import same_origin
-from wavegate_server.core.actions import ACTIONS, Action
+from wavegate_server.core.rollout.actions import ACTIONS, Action
 from wavegate_server.core.sentences import Sentence
-from wavegate_server.web.desk import Desk
 from wavegate_server.web.forms import FormProblem
+from wavegate_server.web.page_context import PageContext
 from wavegate_server.web.render import HEADERS
 from wavegate_server.web.rollout_page import rollout_page
 from wavegate_shared.errors import UsageError
@@ -22,7 +22,7 @@ from wavegate_shared.errors import UsageError
 __all__ = ["add_actions"]
 
 
-def add_actions(router: APIRouter, desk: Desk) -> None:
+def add_actions(router: APIRouter, desk: PageContext) -> None:
     """`POST /rollouts/{id}/{action}`."""
 
     @router.post("/rollouts/{rollout_id}/{action}")
@@ -43,8 +43,8 @@ def add_actions(router: APIRouter, desk: Desk) -> None:
         return Response(status_code=303, headers={**HEADERS, "location": f"/rollouts/{rollout_id}"})
 
 
-def _act(desk: Desk, rollout_id: str, action: Action, actor: str) -> None:
+def _act(desk: PageContext, rollout_id: str, action: Action, actor: str) -> None:
     context = desk.context
-    orders = Orders(context.director, context.tuf_repo, context.settings.topics)
+    orders = AssignmentWriter(context.director, context.tuf_repo, context.settings.topics)
     with write(context.engine) as session:
         act_on_rollout(session, rollout_id, action, actor=actor, orders=orders, now=desk.now())

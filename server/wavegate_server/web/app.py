@@ -5,16 +5,16 @@ import logging
 from fastapi import APIRouter, FastAPI, Request, Response
 from sqlalchemy.exc import SQLAlchemyError
 
-from wavegate_server.adapters import reads
-from wavegate_server.adapters.database import read
+from wavegate_server.adapters.database.connection import read
+from wavegate_server.adapters.reads.page import revision
 from wavegate_server.api.context import Context
 from wavegate_server.web import vendor
 from wavegate_server.web.actions import add_actions
 from wavegate_server.web.assets import add_assets, load_assets
 from wavegate_server.web.compress import add_compress
-from wavegate_server.web.desk import Desk
 from wavegate_server.web.live import Ticker, add_events
 from wavegate_server.web.login import add_login
+from wavegate_server.web.page_context import PageContext
 from wavegate_server.web.pages import add_pages
 from wavegate_server.web.render import Renderer, SignedOut, page_route, viewer_of
 from wavegate_server.web.series import add_series
@@ -29,7 +29,7 @@ def add_web(app: FastAPI, context: Context) -> APIRouter:
     if vendor.missing():
         log.warning("vendor_missing files=%s hint=%r", ",".join(vendor.missing()), vendor.ADVICE)
     assets = load_assets()
-    desk = Desk(context, Renderer(assets, context.clock))
+    desk = PageContext(context, Renderer(assets, context.clock))
     router = APIRouter(route_class=page_route(desk.renderer), include_in_schema=False)
     add_assets(router, assets)
     add_login(router, desk)
@@ -43,7 +43,7 @@ def add_web(app: FastAPI, context: Context) -> APIRouter:
     return router
 
 
-def _problem_page(desk: Desk, request: Request, code: str, detail: str, status: int) -> Response:
+def _problem_page(desk: PageContext, request: Request, code: str, detail: str, status: int) -> Response:
     """The page of an error outside all pages; whoever is signed in keeps the navigation, unless the database is the trouble."""
     try:
         viewer = desk.viewer(request)
@@ -54,4 +54,4 @@ def _problem_page(desk: Desk, request: Request, code: str, detail: str, status: 
 
 def _revision(context: Context) -> int:
     with read(context.engine) as session:
-        return reads.revision(session)
+        return revision(session)

@@ -8,14 +8,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
 
-from wavegate_server.adapters.compress_jobs import ask_cancel, check_time, create_job, get_job
-from wavegate_server.adapters.database import write
-from wavegate_server.adapters.tokens import Principal, Scope
+from wavegate_server.adapters.database.connection import write
+from wavegate_server.adapters.store.compress_jobs import ask_cancel, check_time, create_job, get_job
+from wavegate_server.adapters.store.tokens import Principal, Scope
 from wavegate_server.api.auth import same_origin
 from wavegate_server.core.sentences import Sentence
-from wavegate_server.web.desk import Desk
 from wavegate_server.web.forms import FormProblem
 from wavegate_server.web.model_page import model_page
+from wavegate_server.web.page_context import PageContext
 from wavegate_server.web.render import HEADERS
 from wavegate_shared.errors import UsageError
 
@@ -24,7 +24,7 @@ __all__ = ["add_compress"]
 _BUDGET_MAX = 300
 
 
-def add_compress(router: APIRouter, desk: Desk) -> None:
+def add_compress(router: APIRouter, desk: PageContext) -> None:
     """`POST /models/{name}/compress` and `POST /compress-jobs/{id}/cancel`."""
 
     @router.post("/models/{name}/compress")
@@ -69,7 +69,7 @@ class _Refused(Exception):
         self.error, self.at = error, at
 
 
-def _start(desk: Desk, name: str, typed: Mapping[str, str], actor: str) -> int:
+def _start(desk: PageContext, name: str, typed: Mapping[str, str], actor: str) -> int:
     """The number of the new job. Raises _Refused."""
     at = "version"
     try:
@@ -97,7 +97,7 @@ def _start(desk: Desk, name: str, typed: Mapping[str, str], actor: str) -> int:
         raise _Refused(error, "version" if error.code in ("not_found", "conflict") else at) from error
 
 
-def _from_here(desk: Desk, request: Request) -> Principal:
+def _from_here(desk: PageContext, request: Request) -> Principal:
     principal = desk.principal(request)
     if not same_origin(request):
         raise UsageError("forbidden", Sentence("refused.origin"))

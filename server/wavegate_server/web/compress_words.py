@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wavegate_server.adapters.tables import CompressJob
-from wavegate_server.core.budget import BudgetItem, allowed_drop, parse_budget
+from wavegate_server.adapters.database.tables import CompressJob
+from wavegate_server.core.compress.budget import BudgetItem, allowed_drop, parse_budget
 from wavegate_server.web import formats, pareto
 from wavegate_server.web.i18n import Translate
 from wavegate_server.web.job_result import Candidate, ItemVerdict, JobResult, Progress, read_progress, read_result

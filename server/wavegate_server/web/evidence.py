@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from wavegate_server.core.verdict import Decision, Failure, GateEvidence, MetricResult
+from wavegate_server.core.gate.verdict import Decision, Failure, GateEvidence, MetricResult
 from wavegate_server.web.pictures import Interval, interval
 from wavegate_shared.metrics import Direction, Metric
 

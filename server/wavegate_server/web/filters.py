@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urlencode
 
-from wavegate_server.adapters.reads import DeviceFilter, Health
+from wavegate_server.adapters.reads.fleet import DeviceFilter, Health
 
 __all__ = ["FleetView", "fleet_view"]
 

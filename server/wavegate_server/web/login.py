@@ -7,8 +7,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
 
-from wavegate_server.adapters.database import write
-from wavegate_server.adapters.tokens import (
+from wavegate_server.adapters.database.connection import write
+from wavegate_server.adapters.store.tokens import (
     SESSION_COOKIE,
     SESSION_LIFE,
     check_token,
@@ -18,8 +18,8 @@ from wavegate_server.adapters.tokens import (
 )
 from wavegate_server.api.auth import same_origin
 from wavegate_server.core.sentences import Sentence
-from wavegate_server.web.desk import Desk
 from wavegate_server.web.i18n import LANGUAGES
+from wavegate_server.web.page_context import PageContext
 from wavegate_server.web.render import HEADERS, LANGUAGE_COOKIE, THEME_COOKIE, THEMES, viewer_of
 from wavegate_shared.errors import UsageError
 
@@ -36,7 +36,7 @@ def local_path(text: str | None) -> str:
     return text
 
 
-def add_login(router: APIRouter, desk: Desk) -> None:
+def add_login(router: APIRouter, desk: PageContext) -> None:
     """`/`, `/login`, `/logout`, `/preferences`."""
 
     @router.get("/")
@@ -82,12 +82,12 @@ def add_login(router: APIRouter, desk: Desk) -> None:
         return answer
 
 
-def _redeem(desk: Desk, key: str) -> str | None:
+def _redeem(desk: PageContext, key: str) -> str | None:
     with write(desk.context.engine) as session:
         return redeem_login_key(session, key, desk.now())
 
 
-def _form(desk: Desk, request: Request, *, failed: bool, status: int, follow: str = "") -> Response:
+def _form(desk: PageContext, request: Request, *, failed: bool, status: int, follow: str = "") -> Response:
     follow = local_path(follow or request.query_params.get("next"))
     return desk.renderer.page(request, "login.html", viewer_of(request), status=status, failed=failed, follow=follow)
 

@@ -6,14 +6,16 @@ from typing import Any
 from fastapi import Request, Response
 from sqlmodel import Session
 
-from wavegate_server.adapters import reads
-from wavegate_server.adapters.bundle_keep import is_kept
-from wavegate_server.adapters.compress_jobs import job_page
-from wavegate_server.core.budget import default_budget
+from wavegate_server.adapters.files.bundle_store import is_kept
+from wavegate_server.adapters.reads.fleet import fleet_summary
+from wavegate_server.adapters.reads.models import ModelDetail, model_detail
+from wavegate_server.adapters.reads.page import revision as read_revision
+from wavegate_server.adapters.store.compress_jobs import job_page
 from wavegate_server.core.class_limits import over_limit
+from wavegate_server.core.compress.budget import default_budget
 from wavegate_server.web.compress_words import job_view
-from wavegate_server.web.desk import Desk
 from wavegate_server.web.forms import FormProblem
+from wavegate_server.web.page_context import PageContext
 
 __all__ = ["TIMES_MIN", "model_page"]
 
@@ -22,7 +24,7 @@ _USUAL_MIN = 10
 _JOBS = 8
 
 
-def model_page(request: Request, desk: Desk, name: str, problem: FormProblem | None = None) -> Response:
+def model_page(request: Request, desk: PageContext, name: str, problem: FormProblem | None = None) -> Response:
     """The page; with `problem`, the form as it was sent and what is wrong with it.
 
     Raises:
@@ -31,7 +33,7 @@ def model_page(request: Request, desk: Desk, name: str, problem: FormProblem | N
     """
     viewer = desk.viewer(request)
     with desk.session() as session:
-        detail, revision = reads.model_detail(session, name), reads.revision(session)
+        detail, revision = model_detail(session, name), read_revision(session)
         shown = _compression(session, desk, detail)
     typed = problem.values if problem else {}
     return desk.renderer.page(
@@ -47,7 +49,7 @@ def model_page(request: Request, desk: Desk, name: str, problem: FormProblem | N
     )
 
 
-def _compression(session: Session, desk: Desk, model: reads.ModelDetail) -> dict[str, Any]:
+def _compression(session: Session, desk: PageContext, model: ModelDetail) -> dict[str, Any]:
     """What the page of a model needs: its newest jobs, what the form offers, and versions above a class's limits."""
     limits = desk.context.settings.class_limits
     metrics = {version.number: version.metric for version in model.versions}
@@ -68,7 +70,7 @@ def _compression(session: Session, desk: Desk, model: reads.ModelDetail) -> dict
             "class": "",
             "minutes": str(_USUAL_MIN),
         },
-        "classes": reads.fleet_summary(session, desk.now()).classes,
+        "classes": fleet_summary(session, desk.now()).classes,
         "times": TIMES_MIN,
         "above": above,
     }

@@ -17,7 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from wavegate_server.adapters.tokens import Principal, Scope
+from wavegate_server.adapters.store.tokens import Principal, Scope
 from wavegate_server.api.problems import status_of
 from wavegate_server.core.sentences import said_of
 from wavegate_server.web import compress_words, formats, forms, i18n, pictures, words

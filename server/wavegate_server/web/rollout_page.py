@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 
 from fastapi import Request, Response
 
-from wavegate_server.adapters import reads
-from wavegate_server.adapters.reads import RolloutDetail, WaveRow
-from wavegate_server.core.actions import Action
-from wavegate_server.web.desk import Desk
+from wavegate_server.adapters.reads.page import revision as read_revision
+from wavegate_server.adapters.reads.rollouts import RolloutDetail, WaveRow, rollout_detail
+from wavegate_server.core.rollout.actions import Action
 from wavegate_server.web.evidence import gate_view
 from wavegate_server.web.forms import FormProblem
+from wavegate_server.web.page_context import PageContext
 from wavegate_shared.states import RolloutState, WaveState
 
 __all__ = ["Offer", "offers", "rollout_page"]
@@ -53,7 +53,7 @@ def _awaits_approval(rollout: RolloutDetail, wave: WaveRow) -> bool:
     return newest is not None and (not newest.said or newest.said.get("code") in _AWAITS_A_PERSON)
 
 
-def rollout_page(request: Request, desk: Desk, rollout_id: str, problem: FormProblem | None = None) -> Response:
+def rollout_page(request: Request, desk: PageContext, rollout_id: str, problem: FormProblem | None = None) -> Response:
     """The page; with `problem`, what was asked for and not done.
 
     Raises:
@@ -62,7 +62,7 @@ def rollout_page(request: Request, desk: Desk, rollout_id: str, problem: FormPro
     """
     viewer = desk.viewer(request)
     with desk.session() as session:
-        detail, revision = reads.rollout_detail(session, rollout_id), reads.revision(session)
+        detail, revision = rollout_detail(session, rollout_id), read_revision(session)
     return desk.renderer.page(
         request,
         "rollout.html",

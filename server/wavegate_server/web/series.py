@@ -3,8 +3,8 @@
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from wavegate_server.adapters import reads
-from wavegate_server.web.desk import Desk
+from wavegate_server.adapters.reads.series import RANGES, DeviceSeries, device_series
+from wavegate_server.web.page_context import PageContext
 from wavegate_server.web.render import packed
 
 __all__ = ["add_series"]
@@ -12,19 +12,19 @@ __all__ = ["add_series"]
 _DIGITS = 4
 
 
-def add_series(router: APIRouter, desk: Desk) -> None:
+def add_series(router: APIRouter, desk: PageContext) -> None:
     """`GET /series/device/{id}?range=1h`."""
 
     @router.get("/series/device/{device_id}")
     def device(request: Request, device_id: str) -> Response:
         desk.principal(request)
-        range_s = reads.RANGES.get(request.query_params.get("range", ""), reads.RANGES["1h"])
+        range_s = RANGES.get(request.query_params.get("range", ""), RANGES["1h"])
         with desk.session() as session:
-            series = reads.device_series(session, desk.now(), device_id, range_s=range_s)
+            series = device_series(session, desk.now(), device_id, range_s=range_s)
         return packed(request, series_json(series), "application/json")
 
 
-def series_json(series: reads.DeviceSeries) -> bytes:
+def series_json(series: DeviceSeries) -> bytes:
     """The columns a chart draws, floats to four significant digits."""
     columns = {
         name: _rounded(getattr(series, name))

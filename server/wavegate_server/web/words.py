@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from wavegate_server.adapters.reads import VersionShare, WhyStep
+from wavegate_server.adapters.reads.device import WhyStep
+from wavegate_server.adapters.reads.fleet import VersionShare
 from wavegate_server.web import formats
 from wavegate_server.web.i18n import Translate
 from wavegate_server.web.pictures import Change, changes

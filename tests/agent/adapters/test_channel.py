@@ -5,7 +5,7 @@ import os
 import pytest
 
 from wavegate_agent.adapters.channel import Channel, pair
-from wavegate_agent.core.link import MAX_PACKET_BYTES
+from wavegate_agent.core.worker_messages import MAX_PACKET_BYTES
 
 
 def test_packets_keep_their_borders_and_carry_descriptors() -> None:

@@ -16,7 +16,7 @@ from wavegate_agent.core.journal_format import (
     decode_slot,
     encode_slot,
 )
-from wavegate_agent.core.slot import Forgive, Order, Quarantine, Slot, Version, short
+from wavegate_agent.core.machine_types import Forgive, Order, Quarantine, Slot, Version, short
 from wavegate_shared.assignment import Probation
 from wavegate_shared.states import DeviceState, Outcome
 

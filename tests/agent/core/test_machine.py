@@ -14,7 +14,7 @@ from wavegate_agent.core.machine import (
     mermaid,
     step,
 )
-from wavegate_agent.core.slot import (
+from wavegate_agent.core.machine_types import (
     BEFORE_SWAP,
     ActiveLost,
     BenchCandidate,

@@ -6,7 +6,7 @@ import pytest
 
 from tests.agent.core.test_machine import V1, V2, V3, at, order, run, works
 from wavegate_agent.core.machine import step
-from wavegate_agent.core.slot import BEFORE_SWAP, Done, Failed, Offer, Order, Quarantine, SendReport, Swap
+from wavegate_agent.core.machine_types import BEFORE_SWAP, Done, Failed, Offer, Order, Quarantine, SendReport, Swap
 from wavegate_shared.states import DeviceState as S
 from wavegate_shared.states import Outcome
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from wavegate_agent.core.machine import (
     step,
 )
-from wavegate_agent.core.slot import (
+from wavegate_agent.core.machine_types import (
     BEFORE_SWAP,
     ActiveLost,
     Done,

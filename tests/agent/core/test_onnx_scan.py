@@ -52,16 +52,16 @@ def subgraph(nodes: list[onnx.NodeProto], initializers: list[onnx.TensorProto] |
 
 
 def deep(levels: int) -> onnx.NodeProto:
-    node = helper.make_node("Identity", ["x"], ["s"])
+    services = helper.make_node("Identity", ["x"], ["s"])
     for _ in range(levels):
-        branch = subgraph([node])
-        node = helper.make_node("If", ["c"], ["s"], then_branch=branch, else_branch=branch)
-    return node
+        branch = subgraph([services])
+        services = helper.make_node("If", ["c"], ["s"], then_branch=branch, else_branch=branch)
+    return services
 
 
-def with_function(domain: str, node: onnx.NodeProto) -> onnx.ModelProto:
+def with_function(domain: str, services: onnx.NodeProto) -> onnx.ModelProto:
     made = model()
-    made.functions.append(helper.make_function(domain, "f", ["x"], ["y"], [node], [helper.make_opsetid("", 17)]))
+    made.functions.append(helper.make_function(domain, "f", ["x"], ["y"], [services], [helper.make_opsetid("", 17)]))
     return made
 
 
@@ -79,7 +79,7 @@ BAD: dict[str, Callable[[], onnx.ModelProto]] = {
         [helper.make_node("If", ["c"], ["y"], then_branch=subgraph([], [outside(weight())]), else_branch=subgraph([]))]
     ),
     "external sparse values": bad_sparse,
-    "foreign domain of a node": lambda: model([helper.make_node("Evil", ["x"], ["y"], domain="evil.ops")]),
+    "foreign domain of a services": lambda: model([helper.make_node("Evil", ["x"], ["y"], domain="evil.ops")]),
     "foreign domain imported": lambda: model(domains=("", "evil.ops")),
     "foreign domain in a function": lambda: with_function("", helper.make_node("E", ["x"], ["y"], domain="evil")),
     "function of a foreign domain": lambda: with_function("evil", helper.make_node("Identity", ["x"], ["y"])),
@@ -106,7 +106,7 @@ def test_nesting_up_to_the_limit_passes() -> None:
 
 
 def test_a_manifest_may_allow_a_domain() -> None:
-    data = memoryview(BAD["foreign domain of a node"]().SerializeToString())
+    data = memoryview(BAD["foreign domain of a services"]().SerializeToString())
     assert "evil.ops" in scan(data, domains=["evil.ops"]).domains
 
 

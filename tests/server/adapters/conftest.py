@@ -8,8 +8,8 @@ from sqlalchemy import Engine
 from sqlmodel import Session
 
 from tests.support.seed import seed_fleet
-from wavegate_server.adapters.database import open_engine, read
-from wavegate_server.adapters.tables import METADATA
+from wavegate_server.adapters.database.connection import open_engine, read
+from wavegate_server.adapters.database.tables import METADATA
 
 SEEDED_AT = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
 

@@ -12,7 +12,7 @@ from schemathesis.core.result import Ok
 from schemathesis.schemas import APIOperation
 
 from tests.support.api_server import Api
-from wavegate_server.adapters.tokens import Role
+from wavegate_server.adapters.store.tokens import Role
 
 EXAMPLES = 2
 """For each operation, way of making requests, and choice of names; the whole test stays below 20 s."""

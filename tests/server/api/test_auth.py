@@ -5,8 +5,8 @@ import re
 import pytest
 
 from tests.support.api_server import Api
-from wavegate_server.adapters.database import write
-from wavegate_server.adapters.tokens import (
+from wavegate_server.adapters.database.connection import write
+from wavegate_server.adapters.store.tokens import (
     SESSION_COOKIE,
     Principal,
     Role,

@@ -9,7 +9,7 @@ import pytest
 from tests.support.api_server import Api
 from tests.support.bench_world import CLASS, DEVICE, URL, BenchWorld, bench_world, zipped
 from tests.support.bundles import write_pair_bundle
-from wavegate_server.adapters.tokens import Role
+from wavegate_server.adapters.store.tokens import Role
 
 
 @pytest.fixture

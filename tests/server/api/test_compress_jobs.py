@@ -8,10 +8,10 @@ import pytest
 from tests.server.api.test_models import zipped
 from tests.support.api_server import Api
 from tests.support.bundles import write_pair_bundle
-from wavegate_server.adapters.compress_jobs import JobState, Outcome, Step, claim, finish, note
-from wavegate_server.adapters.database import write
-from wavegate_server.adapters.tables import Version
-from wavegate_server.adapters.tokens import Role
+from wavegate_server.adapters.database.connection import write
+from wavegate_server.adapters.database.tables import Version
+from wavegate_server.adapters.store.compress_jobs import JobState, Outcome, Step, claim, finish, note
+from wavegate_server.adapters.store.tokens import Role
 
 URL = "/api/v1/compress-jobs"
 

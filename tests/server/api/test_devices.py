@@ -6,9 +6,9 @@ import pytest
 from sqlmodel import select
 
 from tests.support.api_server import NOW, Api
-from wavegate_server.adapters.database import read, write
-from wavegate_server.adapters.tables import AuditEvent, Device, DeviceEvent, Revision
-from wavegate_server.adapters.tokens import Role
+from wavegate_server.adapters.database.connection import read, write
+from wavegate_server.adapters.database.tables import AuditEvent, Device, DeviceEvent, Revision
+from wavegate_server.adapters.store.tokens import Role
 from wavegate_shared.enrolment import parse_token
 
 URL = "/api/v1/devices"

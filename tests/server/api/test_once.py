@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from sqlmodel import select
 
 from tests.support.api_server import Api
-from wavegate_server.adapters.database import read
-from wavegate_server.adapters.tables import Device, IdempotencyKey
-from wavegate_server.adapters.tokens import Role
+from wavegate_server.adapters.database.connection import read
+from wavegate_server.adapters.database.tables import Device, IdempotencyKey
+from wavegate_server.adapters.store.tokens import Role
 
 URL = "/api/v1/devices"
 KEY = {"Idempotency-Key": "k"}

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from wavegate_server.api.rollout_views import DeviceChoice, NewRollout
-from wavegate_server.core.policy import Policy
+from wavegate_server.core.gate.policy import Policy
 
 
 @pytest.mark.parametrize(

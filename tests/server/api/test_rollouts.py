@@ -6,9 +6,9 @@ import pytest
 from httpx2 import Response
 
 from tests.support.api_server import Api
-from wavegate_server.adapters.database import write
-from wavegate_server.adapters.tables import GateDecision, Rollout, RolloutDevice
-from wavegate_server.adapters.tokens import Role
+from wavegate_server.adapters.database.connection import write
+from wavegate_server.adapters.database.tables import GateDecision, Rollout, RolloutDevice
+from wavegate_server.adapters.store.tokens import Role
 
 URL = "/api/v1/rollouts"
 

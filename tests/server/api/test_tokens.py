@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.api_server import Api
-from wavegate_server.adapters.tokens import Role
+from wavegate_server.adapters.store.tokens import Role
 
 URL = "/api/v1/tokens"
 
@@ -49,8 +49,8 @@ def test_a_revoked_token_is_refused_at_once(api: Api) -> None:
 def test_making_and_ending_a_token_is_in_the_audit_log(api: Api) -> None:
     from sqlmodel import select
 
-    from wavegate_server.adapters.database import read
-    from wavegate_server.adapters.tables import AuditEvent
+    from wavegate_server.adapters.database.connection import read
+    from wavegate_server.adapters.database.tables import AuditEvent
 
     number = api.client.post(URL, json={"name": "ci", "role": "viewer"}).json()["id"]
     api.client.post(f"{URL}/{number}/revoke")

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.support.bundles import relist, rewrite_spec
 from tests.support.graphs import conv_net, stripes, write_conv_bundle
-from wavegate_server.cli import run
-from wavegate_server.compress.recipes import named
+from wavegate_server.cli.main import run
+from wavegate_server.core.compress.recipes import named
 
 pytestmark = pytest.mark.timeout(240)  # a job that gets as far as measuring starts some processes
 
@@ -21,7 +21,7 @@ Shown = tuple[int, dict[str, Any]]
 
 @pytest.fixture(autouse=True)
 def one_recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("wavegate_server.compress.recipes.RECIPES", (named("int8-static-per-channel"),))
+    monkeypatch.setattr("wavegate_server.core.compress.recipes.RECIPES", (named("int8-static-per-channel"),))
     monkeypatch.setenv("WAVEGATE_CACHE", str(tmp_path / "cache"))
 
 

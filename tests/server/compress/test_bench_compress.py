@@ -14,9 +14,9 @@ from onnx import numpy_helper
 from tests.bench._compress_scorer import Unseen, score
 from tests.bench.compress import Case, _wrong
 from tests.support.graphs import stripes, write_conv_bundle
-from wavegate_server.compress.report import Candidate, JobResult
-from wavegate_server.core.budget import Measured
-from wavegate_server.core.paired import Drop
+from wavegate_server.compress.search.report import Candidate, JobResult
+from wavegate_server.core.compress.budget import Measured
+from wavegate_server.core.compress.paired import Drop
 from wavegate_shared.metrics import Metric
 
 CASE = Case("net", Path(), Path(), "size=-50%,drop=2pt", 0.02)

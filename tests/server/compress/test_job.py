@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.bundles import relist, write_pair_bundle
-from wavegate_server.adapters.bundles import open_bundle
-from wavegate_server.adapters.objects import file_sha256
+from wavegate_server.adapters.files.bundles import open_bundle
+from wavegate_server.adapters.files.objects import file_sha256
 from wavegate_server.compress.job import JobResult, run_job
-from wavegate_server.compress.measure import score_model
-from wavegate_server.compress.recipes import named
-from wavegate_server.core.budget import parse_budget
+from wavegate_server.compress.measure.run import score_model
+from wavegate_server.core.compress.budget import parse_budget
+from wavegate_server.core.compress.recipes import named
 from wavegate_shared.errors import UsageError
 
 pytestmark = pytest.mark.timeout(240)  # each job starts a dozen processes
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(240)  # each job starts a dozen processes
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("int8-dynamic-per-channel", "int8-dynamic-per-tensor")
-    monkeypatch.setattr("wavegate_server.compress.recipes.RECIPES", tuple(named(name) for name in names))
+    monkeypatch.setattr("wavegate_server.core.compress.recipes.RECIPES", tuple(named(name) for name in names))
 
 
 def compress(directory: Path, budget: str, out: Path) -> JobResult:

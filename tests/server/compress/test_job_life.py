@@ -10,11 +10,11 @@ from onnx import helper, numpy_helper
 
 from tests.support.bundles import rewrite_spec, write_pair_bundle
 from tests.support.graphs import conv_net, regression_net, sensor_samples, write_bundle_of, write_conv_bundle
-from wavegate_server.adapters.bundles import open_bundle
+from wavegate_server.adapters.files.bundles import open_bundle
 from wavegate_server.compress.job import Event, JobResult, Options, run_job
-from wavegate_server.compress.recipes import named
-from wavegate_server.compress.report import as_json
-from wavegate_server.core.budget import parse_budget
+from wavegate_server.compress.search.report import as_json
+from wavegate_server.core.compress.budget import parse_budget
+from wavegate_server.core.compress.recipes import named
 from wavegate_shared.errors import UsageError
 
 pytestmark = pytest.mark.timeout(300)  # a job starts some twenty processes
@@ -30,7 +30,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two recipes a family are enough here: what each recipe does is tested elsewhere."""
     names = ("int8-dynamic-per-channel", "int8-static-per-channel", "float16")
-    monkeypatch.setattr("wavegate_server.compress.recipes.RECIPES", tuple(named(name) for name in names))
+    monkeypatch.setattr("wavegate_server.core.compress.recipes.RECIPES", tuple(named(name) for name in names))
 
 
 def job(
@@ -73,7 +73,7 @@ def test_a_job_that_was_cancelled_goes_on_from_its_finished_steps(tmp_path: Path
 def test_models_too_large_to_be_loaded_together_race_in_pairs(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wavegate_server.compress.search.RACE_BYTES", 0)
+    monkeypatch.setattr("wavegate_server.compress.search.candidates.RACE_BYTES", 0)
     result = job(write_pair_bundle(tmp_path / "in"), "size=-10%,drop=5pt", tmp_path / "out", cache)
     assert result.chosen is not None
     assert len({row.measured.p50_before for row in result.candidates if row.measured}) == 1

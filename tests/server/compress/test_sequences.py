@@ -9,9 +9,9 @@ from onnx import TensorProto, helper
 
 from tests.support.graphs import model_of
 from tests.support.models import bundle_version
-from wavegate_agent.adapters.pipeline import load_version
-from wavegate_server.adapters.bundles import Bundle, open_bundle, write_bundle
-from wavegate_server.compress.measure import Score, score_model
+from wavegate_agent.adapters.serving.pipeline import load_version
+from wavegate_server.adapters.files.bundles import Bundle, open_bundle, write_bundle
+from wavegate_server.compress.measure.run import Score, score_model
 from wavegate_shared.errors import UsageError
 
 STEPS, CLASSES, SAMPLES = 12, 6, 40

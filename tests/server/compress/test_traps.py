@@ -12,15 +12,15 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.support.bundles import relist, write_pair_bundle
 from tests.support.distil import needs_distil
 from tests.support.graphs import conv_net, model_of, stripes
-from wavegate_server.adapters.bundles import open_bundle
-from wavegate_server.compress import graphs
-from wavegate_server.compress.children import run_child
-from wavegate_server.compress.inputs import Feed
-from wavegate_server.compress.inspect import inspect_model
+from wavegate_server.adapters.files.bundles import open_bundle
 from wavegate_server.compress.job import run_job
-from wavegate_server.compress.quantise import apply
-from wavegate_server.compress.recipes import named
-from wavegate_server.core.budget import parse_budget
+from wavegate_server.compress.measure.samples import Feed
+from wavegate_server.compress.onnx_graph import graphs
+from wavegate_server.compress.onnx_graph.inspect import inspect_model
+from wavegate_server.compress.onnx_graph.quantise import apply
+from wavegate_server.compress.process.children import run_child
+from wavegate_server.core.compress.budget import parse_budget
+from wavegate_server.core.compress.recipes import named
 from wavegate_shared.errors import UsageError
 
 FEEDS: list[Feed] = [{"image": image[None]} for image in stripes(24, 3)[0]]
@@ -42,7 +42,7 @@ def prepared(model: onnx.ModelProto, folder: Path) -> Path:
         "stored": "float32",
         "probe": None,
     }
-    run_child("wavegate_server.compress.prepare", job)
+    run_child("wavegate_server.compress.onnx_graph.clean", job)
     return folder / "base.onnx"
 
 
@@ -59,7 +59,7 @@ def test_a_wrapper_that_forgot_eval_is_not_exported_with_its_dropout_on(tmp_path
     needs_distil()
     import torch
 
-    from wavegate_server.compress.torch_export import Names, export
+    from wavegate_server.compress.torch_module.export import Names, export
 
     class Wrapper(torch.nn.Module):  # starts in train mode, whatever it wraps
         def __init__(self, inner: torch.nn.Module) -> None:
@@ -205,7 +205,7 @@ def test_a_threshold_of_another_domain_is_said_and_the_ranking_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Accuracy that is low though the ranking is good is the data's doing: the report says so, and at which accuracy."""
-    monkeypatch.setattr("wavegate_server.compress.recipes.RECIPES", (named("int8-dynamic-per-channel"),))
+    monkeypatch.setattr("wavegate_server.core.compress.recipes.RECIPES", (named("int8-dynamic-per-channel"),))
     source = write_pair_bundle(tmp_path / "in")
     model = onnx.load(str(source / "model.onnx"))
     limit = next(tensor for tensor in model.graph.initializer if tensor.name == "limit")
@@ -226,7 +226,7 @@ def test_a_candidate_that_floods_its_log_is_ended_before_the_disk_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: str
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr("wavegate_server.compress.children._FLOOD_BYTES", 16 << 20)
+    monkeypatch.setattr("wavegate_server.compress.process.children._FLOOD_BYTES", 16 << 20)
     flood = f"import sys\nwhile True: sys.{stream}.write('W:onnxruntime: something, again' * 9999 + chr(10))"
     (tmp_path / "flood.py").write_text(flood, encoding="utf-8")
     with pytest.raises(UsageError, match="flooded its log"):

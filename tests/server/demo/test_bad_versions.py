@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from tests.support.bundles import TELLTALE, VOCAB, relist, rewrite_spec, write_pair_bundle
-from wavegate_server.adapters.bundles import open_bundle
-from wavegate_server.compress.inputs import load_samples
-from wavegate_server.compress.measure import race, score_model
+from wavegate_server.adapters.files.bundles import open_bundle
+from wavegate_server.compress.measure.run import race, score_model
+from wavegate_server.compress.measure.samples import load_samples
 from wavegate_server.demo.bad_versions import refused_bundle, treacherous_bundle
 from wavegate_shared.errors import UsageError
 

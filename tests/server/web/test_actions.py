@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 
 from tests.support.web_server import Dashboard
-from wavegate_server.adapters import reads
-from wavegate_server.adapters.database import read
-from wavegate_server.adapters.reads import RolloutDetail
-from wavegate_server.adapters.tokens import Role
+from wavegate_server.adapters.database.connection import read
+from wavegate_server.adapters.reads.rollouts import RolloutDetail, rollout_detail
+from wavegate_server.adapters.store.tokens import Role
 from wavegate_server.web.rollout_page import offers
 
 ROLLOUT = "r5-address-match"
@@ -17,7 +16,7 @@ ROLLOUT = "r5-address-match"
 
 def state(dashboard: Dashboard) -> str:
     with read(dashboard.context.engine) as session:
-        return reads.rollout_detail(session, ROLLOUT).row.state
+        return rollout_detail(session, ROLLOUT).row.state
 
 
 def test_pause_and_resume(dashboard: Dashboard) -> None:
@@ -64,7 +63,7 @@ def test_who_may_not_act_is_told_so_on_the_page(dashboard: Dashboard) -> None:
 
 def test_offers_fit_the_state(shared: Dashboard) -> None:
     with read(shared.context.engine) as session:
-        going, over = reads.rollout_detail(session, ROLLOUT), reads.rollout_detail(session, "r4-address-match")
+        going, over = rollout_detail(session, ROLLOUT), rollout_detail(session, "r4-address-match")
     assert [(offer.name, offer.careful) for offer in offers(going)] == [
         ("pause", False),
         ("abort", True),
@@ -93,7 +92,7 @@ def soaking(detail: RolloutDetail, code: str, **changes: Any) -> RolloutDetail:
 )
 def test_approval_is_offered_where_the_gate_waits_for_a_person(shared: Dashboard, code: str, offered: bool) -> None:
     with read(shared.context.engine) as session:
-        detail = reads.rollout_detail(session, ROLLOUT)
+        detail = rollout_detail(session, ROLLOUT)
     names = {offer.name: offer.note for offer in offers(soaking(detail, code))}
     assert ("approve" in names) is offered
     assert names.get("approve", "action.approve.passes") == "action.approve.passes"

@@ -6,10 +6,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests.support.web_server import Dashboard
-from wavegate_server.adapters.compress_jobs import get_job, job_page
-from wavegate_server.adapters.database import read, write
-from wavegate_server.adapters.tables import CompressJob
-from wavegate_server.adapters.tokens import Role
+from wavegate_server.adapters.database.connection import read, write
+from wavegate_server.adapters.database.tables import CompressJob
+from wavegate_server.adapters.store.compress_jobs import get_job, job_page
+from wavegate_server.adapters.store.tokens import Role
 from wavegate_server.web.compress_words import CompressWords, job_view
 from wavegate_server.web.i18n import translator
 from wavegate_shared.metrics import Direction, Metric

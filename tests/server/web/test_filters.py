@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import QueryParams
 
-from wavegate_server.adapters.reads import DeviceFilter, Health
+from wavegate_server.adapters.reads.fleet import DeviceFilter, Health
 from wavegate_server.web.filters import FleetView, fleet_view
 
 TEXT = st.text(

@@ -9,12 +9,13 @@ from string import Formatter
 import pytest
 
 import wavegate_server.web
-from wavegate_server.adapters.compress_jobs import JobState
-from wavegate_server.adapters.reads import RANGES, Health
-from wavegate_server.adapters.reads_device import SENTENCES
-from wavegate_server.adapters.tokens import Role
-from wavegate_server.core.actions import ACTIONS
-from wavegate_server.core.verdict import Verdict
+from wavegate_server.adapters.reads.device import SENTENCES
+from wavegate_server.adapters.reads.fleet import Health
+from wavegate_server.adapters.reads.series import RANGES
+from wavegate_server.adapters.store.compress_jobs import JobState
+from wavegate_server.adapters.store.tokens import Role
+from wavegate_server.core.gate.verdict import Verdict
+from wavegate_server.core.rollout.actions import ACTIONS
 from wavegate_server.web import i18n
 from wavegate_shared.errors import CODES
 from wavegate_shared.metrics import SCORERS

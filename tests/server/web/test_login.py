@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.web_server import Dashboard
-from wavegate_server.adapters.tokens import SESSION_COOKIE
+from wavegate_server.adapters.store.tokens import SESSION_COOKIE
 from wavegate_server.web.login import local_path
 
 

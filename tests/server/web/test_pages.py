@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from tests.support.seed import device_ids
 from tests.support.web_server import Dashboard, make_directory, open_dashboard
 from wavegate_server.adapters import clock
-from wavegate_server.adapters.tokens import Role
+from wavegate_server.adapters.store.tokens import Role
 
 PART = {"HX-Request": "true", "HX-Request-Type": "partial"}
 PAGES = (

@@ -6,8 +6,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests.support.web_server import Dashboard
-from wavegate_server.adapters import reads
 from wavegate_server.api.problems import MEDIA_TYPE
+from wavegate_server.web import pages
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 
@@ -62,7 +62,7 @@ def test_a_failure_is_a_page_and_is_logged(
     def fails(*_: object) -> None:
         raise RuntimeError("a fault of the test")
 
-    monkeypatch.setattr(reads, "fleet_summary", fails)
+    monkeypatch.setattr(pages, "fleet_summary", fails)
     with shared.client() as client, caplog.at_level(logging.CRITICAL, "wavegate_server.api.problems"):
         answer = client.get("/fleet", headers=BROWSER)
         assert answer.status_code == 500
@@ -75,7 +75,7 @@ def test_a_page_of_an_error_that_fails_does_not_hide_it(dashboard: Dashboard, mo
     def fails(*_: object) -> None:
         raise RuntimeError("a fault of the test")
 
-    monkeypatch.setattr(reads, "fleet_summary", fails)
+    monkeypatch.setattr(pages, "fleet_summary", fails)
     dashboard.app.state.problem_page = fails
     with dashboard.client() as client:
         answer = client.get("/fleet", headers=BROWSER)

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from tests.support.web_server import Dashboard
-from wavegate_server.adapters import reads
-from wavegate_server.adapters.database import read, write
-from wavegate_server.adapters.reads import WhyStep
-from wavegate_server.adapters.tables import RolloutWave
+from wavegate_server.adapters.database.connection import read, write
+from wavegate_server.adapters.database.tables import RolloutWave
+from wavegate_server.adapters.reads.device import WhyStep
+from wavegate_server.adapters.reads.models import version_rows
 from wavegate_server.core.sentences import Sentence
 from wavegate_server.web.i18n import translator
 from wavegate_server.web.words import ComparisonRow, Words, difference, in_order, policy_text
@@ -20,7 +20,7 @@ EN = Words(translator("en"))
 
 def compared(dashboard: Dashboard, number: int) -> dict[str, ComparisonRow]:
     with read(dashboard.context.engine) as session:
-        version = next(v for v in reads.version_rows(session, "address-match") if v.number == number)
+        version = next(v for v in version_rows(session, "address-match") if v.number == number)
     return {row.label: row for row in EN.comparison(version)}
 
 

@@ -19,7 +19,7 @@ from address_match_recipe.bert import CrossEncoder
 from address_match_recipe.graph import INPUTS
 from address_match_recipe.pairs import Pair
 from address_match_recipe.training import tensors
-from wavegate_server.compress import transformer
+from wavegate_server.compress.distil import transformer
 from wavegate_shared.wordpiece import WordPiece
 
 __all__ = ["cut_layers", "importance", "prune", "trim_vocab"]

@@ -16,7 +16,7 @@ from torch import nn
 from fashion_recipe import net
 from fashion_recipe.data import LABELS, Split, Splits
 from fashion_recipe.training import MEAN, STD, accuracy, prepared
-from wavegate_server.adapters.bundles import write_bundle
+from wavegate_server.adapters.files.bundles import write_bundle
 from wavegate_shared.preprocess import build_pre
 
 __all__ = ["PRE", "OriginalFigures", "declared", "logits_of_graph", "write_original"]

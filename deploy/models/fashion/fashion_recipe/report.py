@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from wavegate_server.compress.report import JobResult
+from wavegate_server.compress.search.report import JobResult
 
 __all__ = ["Report", "readme"]
 

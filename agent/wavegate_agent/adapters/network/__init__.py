@@ -1,0 +1,4 @@
+"""The server as the device reaches it: MQTT, enrolment, update metadata, verification.
+
+Not here: when to ask (`control`).
+"""

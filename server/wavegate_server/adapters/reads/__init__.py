@@ -1,0 +1,1 @@
+"""Read models: what pages, API and commands show, as frozen dataclasses of one snapshot. Nothing here writes."""

@@ -1,0 +1,333 @@
+"""Reading one device: its page, its event log, its versions, and why it runs what it runs.
+
+Not here: charts (`reads_series`), the table of all devices (`reads_fleet`).
+"""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlmodel import Session
+
+from wavegate_server.adapters.reads.fleet import DeviceRow, device_row
+from wavegate_server.adapters.reads.page import MAX_LIMIT, Page, columns, cursor_text, cursor_value, rows
+from wavegate_server.adapters.reads.rollouts import said_by_gate
+from wavegate_server.core.sentences import Sentence
+from wavegate_shared.errors import UsageError
+
+__all__ = [
+    "DeviceDetail",
+    "DeviceWhy",
+    "EventRow",
+    "HistoryRow",
+    "SlotRow",
+    "WhyStep",
+    "device_detail",
+    "device_events",
+    "device_history",
+    "device_why",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotRow:
+    """What one slot of the device runs."""
+
+    slot: str
+    model: str
+    version: int
+    standby_version: int
+    state: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceDetail:
+    """The head of a device's page. `bytes_fetched` is over all its reports; `facts` are what it said of itself."""
+
+    row: DeviceRow
+    slots: tuple[SlotRow, ...]
+    facts: dict[str, Any]
+    quarantined: tuple[str, ...]
+    labels: dict[str, str]
+    created_at: datetime | None
+    enrolled_at: datetime | None
+    certificate_expires: datetime | None
+    bytes_fetched: int
+    requests_served: int
+    assignment_seq: int
+    assigned_version: int
+    assigned_seq: int
+    acknowledged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One line of the event log."""
+
+    id: int
+    at: datetime
+    kind: str
+    slot: str
+    model: str
+    version: int
+    state: str
+    code: str | None
+    detail: str
+    assignment_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRow:
+    """How one assignment ended, by the device's signed report. Ratios are candidate / active on that device."""
+
+    at: datetime
+    assignment_seq: int
+    rollout: str | None
+    model: str
+    version: int
+    active_version: int
+    outcome: str
+    code: str | None
+    bytes_fetched: int
+    served: int
+    golden_value: float | None
+    golden_limit: float | None
+    cpu_ratio: float | None
+    p99_ms: float | None
+    swap_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class WhyStep:
+    """One reason in the chain, newest first.
+
+    Attributes:
+        at: when it happened; None where no time belongs to it.
+        code: stable name; the dashboard's catalogue has `why.<code>`.
+        values: what the sentence's places are filled with.
+        sentence: the same in English, for the API and the command line.
+        rollout: the rollout it belongs to.
+        said: the sentence among the values as a code with parameters (`core.sentences`); empty where there is none.
+    """
+
+    at: datetime | None
+    code: str
+    sentence: str
+    values: dict[str, str] = field(default_factory=dict)
+    rollout: str | None = None
+    said: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceWhy:
+    """Why a device runs the version it runs."""
+
+    device: str
+    model: str
+    version: int
+    steps: tuple[WhyStep, ...]
+
+
+SENTENCES: dict[str, str] = {
+    "nothing": "No version was ever assigned to this device.",
+    "running": "It runs {model} v{version}.",
+    "assigned": "The newest assignment (number {seq}) names {model} v{version}, by rollout {rollout}, wave {wave}.",
+    "assigned_directly": "The newest assignment (number {seq}) names {model} v{version}; it belongs to no rollout.",
+    "unacknowledged": "The device has not acknowledged that assignment yet.",
+    "proven": "It proved v{version}: golden set passed and {served} live requests served.",
+    "refused": "It refused v{version} before the swap ({code}: {detail}) and went on serving v{active}.",
+    "reverted": "It went back from v{version} to v{active} by itself ({code}: {detail}).",
+    "deferred": "It put v{version} off ({code}: {detail}).",
+    "benched": "It measured v{version} as a candidate beside its original; that changed nothing.",
+    "broken": "No version could serve after v{version} was tried ({code}: {detail}).",
+    "gate": "The gate after wave {wave} said {verdict}: {sentence}",
+    "rollout": "Rollout {rollout} is {state}: {sentence}",
+}
+"""English text of every `WhyStep.code`."""
+
+
+def device_detail(session: Session, now: datetime, device_id: str) -> DeviceDetail:
+    """Everything the head of a device's page shows.
+
+    Raises:
+        UsageError: `not_found`.
+    """
+    row = _device(session, device_id)
+    report, assignment = columns("device_report"), columns("device_assignment")
+    fetched = rows(session, select(func.sum(report.bytes_fetched)).where(report.device_id == device_id))[0][0]
+    rollup = columns("device_rollup")
+    served = select(func.sum(rollup.requests)).where(rollup.device_id == device_id, rollup.level == 86400)
+    newest = rows(session, select(assignment.device_id.table).where(assignment.device_id == device_id))
+    return DeviceDetail(
+        row=device_row(session, now, device_id),
+        slots=tuple(
+            _slot_row(name, slot) for name, slot in sorted((row.running or {}).items()) if isinstance(slot, dict)
+        ),
+        facts=dict(row.facts or {}),
+        quarantined=tuple((row.quarantined or {}).get("digests") or ()),
+        labels={str(k): str(v) for k, v in ((row.groups or {}).get("labels") or {}).items()},
+        created_at=row.created_at,
+        enrolled_at=row.enrolled_at,
+        certificate_expires=row.certificate_expires,
+        bytes_fetched=int(fetched or 0),
+        requests_served=int(rows(session, served)[0][0] or 0),
+        assignment_seq=row.assignment_seq,
+        assigned_version=newest[0].version if newest else 0,
+        assigned_seq=newest[0].seq if newest else 0,
+        acknowledged=bool(newest and newest[0].acknowledged),
+    )
+
+
+def device_events(session: Session, device_id: str, *, cursor: str | None = None, limit: int = 50) -> Page[EventRow]:
+    """The device's event log, newest first.
+
+    Raises:
+        UsageError: `invalid`, for a cursor that is not ours.
+    """
+    event = columns("device_event")
+    limit = max(1, min(limit, MAX_LIMIT))
+    query = select(event.id.table).where(event.device_id == device_id).order_by(event.id.desc()).limit(limit + 1)
+    if cursor:
+        query = query.where(event.id < _number(cursor))
+    found = rows(session, query)
+    items = tuple(
+        EventRow(r.id, r.at, r.kind, r.slot, r.model, r.version, r.state, r.code, r.detail, r.assignment_seq)
+        for r in found[:limit]
+    )
+    return Page(items, cursor_text(items[-1].id) if len(found) > limit else None)
+
+
+def device_history(session: Session, device_id: str, *, limit: int = 50) -> tuple[HistoryRow, ...]:
+    """How the device's assignments ended, newest first, from its signed reports."""
+    report = columns("device_report")
+    query = select(report.id.table).where(report.device_id == device_id).order_by(report.id.desc())
+    return tuple(_history_row(row) for row in rows(session, query.limit(limit)))
+
+
+def device_why(session: Session, device_id: str) -> DeviceWhy:
+    """The chain of reasons for the version a device runs: what runs, who assigned it, how it went, what the gate said.
+
+    Raises:
+        UsageError: `not_found`.
+    """
+    row = _device(session, device_id)
+    slots = [_slot_row(name, slot) for name, slot in sorted((row.running or {}).items()) if isinstance(slot, dict)]
+    running = slots[0] if slots else SlotRow("", "", 0, 0, "", "")
+    steps: list[WhyStep] = []
+    if running.version:
+        steps.append(_step("running", row.last_seen, model=running.model, version=running.version))
+    assignment = columns("device_assignment")
+    newest = rows(session, select(assignment.device_id.table).where(assignment.device_id == device_id))
+    if newest:
+        steps += _assignment_steps(newest[0])
+    history = device_history(session, device_id, limit=3)
+    steps += [_report_step(entry, row) for entry, row in zip(history, _bodies(session, device_id, 3), strict=True)]
+    if newest and newest[0].rollout_id:
+        steps += _rollout_steps(session, newest[0].rollout_id)
+    if not steps:
+        steps.append(_step("nothing", row.created_at))
+    return DeviceWhy(device_id, running.model, running.version, tuple(steps))
+
+
+def _device(session: Session, device_id: str) -> Any:
+    device = columns("device")
+    found = rows(session, select(device.id.table).where(device.id == device_id))
+    if not found:
+        raise UsageError("not_found", Sentence("missing.device", name=repr(device_id)))
+    return found[0]
+
+
+def _slot_row(name: str, slot: dict[str, Any]) -> SlotRow:
+    return SlotRow(
+        slot=name,
+        model=slot.get("model") or "",
+        version=slot.get("version") or 0,
+        standby_version=slot.get("standby_version") or 0,
+        state=slot.get("state") or "",
+        sha256=slot.get("sha256") or "",
+    )
+
+
+def _history_row(row: Any) -> HistoryRow:
+    body: dict[str, Any] = row.body or {}
+    golden, bench = body.get("golden") or {}, body.get("bench") or {}
+    return HistoryRow(
+        at=row.received_at,
+        assignment_seq=row.assignment_seq,
+        rollout=row.rollout_id,
+        model=row.model,
+        version=row.version,
+        active_version=body.get("active_version") or 0,
+        outcome=row.outcome,
+        code=row.code,
+        bytes_fetched=row.bytes_fetched,
+        served=row.served,
+        golden_value=golden.get("value"),
+        golden_limit=golden.get("limit"),
+        cpu_ratio=bench.get("cpu_ratio"),
+        p99_ms=body.get("p99_ms"),
+        swap_ms=body.get("swap_ms"),
+    )
+
+
+def _bodies(session: Session, device_id: str, limit: int) -> list[dict[str, Any]]:
+    report = columns("device_report")
+    query = select(report.body).where(report.device_id == device_id).order_by(report.id.desc()).limit(limit)
+    return [dict(body or {}) for (body,) in rows(session, query)]
+
+
+def _assignment_steps(row: Any) -> list[WhyStep]:
+    places = {"seq": row.seq, "model": row.model, "version": row.version}
+    if row.rollout_id:
+        first = _step("assigned", row.issued_at, rollout=row.rollout_id, wave=_wave(row.wave), **places)
+    else:
+        first = _step("assigned_directly", row.issued_at, **places)
+    return [first] if row.acknowledged else [first, _step("unacknowledged", None)]
+
+
+def _report_step(entry: HistoryRow, body: dict[str, Any]) -> WhyStep:
+    return _step(
+        entry.outcome if entry.outcome in SENTENCES else "deferred",
+        entry.at,
+        rollout=entry.rollout or "",
+        version=entry.version,
+        active=entry.active_version,
+        served=entry.served,
+        code=entry.code or "",
+        detail=str(body.get("detail") or ""),
+    )
+
+
+def _rollout_steps(session: Session, rollout_id: str) -> list[WhyStep]:
+    gate, rollout = columns("gate_decision"), columns("rollout")
+    newest = select(gate.id.table).where(gate.rollout_id == rollout_id, gate.final).order_by(gate.id.desc()).limit(1)
+    steps = [
+        replace(
+            _step("gate", r.at, rollout=rollout_id, wave=_wave(r.wave), verdict=r.verdict, sentence=r.sentence),
+            said=said_by_gate(r.evidence),
+        )
+        for r in rows(session, newest)
+    ]
+    for row in rows(session, select(rollout.id.table).where(rollout.id == rollout_id)):
+        at = row.finished_at or row.started_at or row.created_at
+        step = _step("rollout", at, rollout=rollout_id, state=row.state, sentence=row.reason or "-")
+        steps.append(replace(step, said=row.said or {}))
+    return steps
+
+
+def _wave(number: int | None) -> int:
+    return 1 if number is None else number + 1
+
+
+def _step(code: str, at: datetime | None, /, **values: object) -> WhyStep:
+    places = {name: str(value) for name, value in values.items()}
+    return WhyStep(at, code, SENTENCES[code].format_map(places), places, places.get("rollout") or None)
+
+
+def _number(cursor: str) -> int:
+    text = cursor_value(cursor)
+    if not text.isdecimal():
+        raise UsageError("invalid", "the cursor is not one of ours")
+    return int(text)

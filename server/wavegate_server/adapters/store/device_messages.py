@@ -1,0 +1,260 @@
+"""What devices say, written to the tables: inventory, states, signed reports. Everything here may be repeated without harm.
+
+Called by ingest inside its transaction, after the watermark dropped duplicates and, for reports, after the signature held. A
+word from a device moves its row in a rollout (`core/rollout/progress`); what follows from that is decided by the engine's next step.
+Not here: telemetry windows (ingest), orders (`orders`).
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import msgspec
+from sqlmodel import Session, col, select
+
+from wavegate_server.adapters.database.tables import (
+    Device,
+    DeviceAssignment,
+    DeviceEvent,
+    DeviceReport,
+    Rollout,
+    RolloutDevice,
+)
+from wavegate_server.adapters.store.assignments import enqueue
+from wavegate_server.adapters.store.audit import bump_revision
+from wavegate_server.core.gate.policy import parse_policy
+from wavegate_server.core.rollout.progress import Progress, after_report, after_restore_report, after_state
+from wavegate_shared.assignment import DEFAULT_SLOT
+from wavegate_shared.states import AssignmentState
+from wavegate_shared.topics import Topics
+from wavegate_shared.wire import Hello, Report, StateEvent
+
+__all__ = ["DeviceMessageStore", "Verified"]
+
+_CLOCK_TRUST = timedelta(hours=1)
+"""A device's time of an event counts only this near to the server's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A report whose signature held, and the envelope it came in."""
+
+    report: Report
+    envelope: bytes
+
+
+class DeviceMessageStore:
+    """Applies devices' messages. `topics` are for the answer to a hello."""
+
+    def __init__(self, topics: Topics) -> None:
+        self._topics = topics
+
+    def apply_up(self, session: Session, device_id: str, message: Hello | StateEvent | Verified, now: datetime) -> None:
+        """Write one message of an active device, in the caller's transaction.
+
+        Args:
+            session: of ingest's write transaction.
+            device_id: from the topic, checked against the registry.
+            message: decoded; a report comes verified.
+            now: aware UTC, server's clock.
+        """
+        device = session.get(Device, device_id)
+        if device is None:
+            return
+        device.last_seen = now
+        session.add(device)
+        if isinstance(message, Hello):
+            self._hello(session, device, message, now)
+        elif isinstance(message, StateEvent):
+            _state(session, device, message, now)
+        else:
+            _report(session, device, message, now)
+        session.flush()
+        bump_revision(session)
+
+    def _hello(self, session: Session, device: Device, hello: Hello, now: datetime) -> None:
+        device.agent_version = hello.agent_version
+        device.running = {name: msgspec.to_builtins(slot) for name, slot in hello.slots.items()}
+        device.facts = dict(hello.facts)
+        device.quarantined = {"digests": list(hello.quarantined)}
+        device.clock = hello.clock
+        device.revision += 1
+        _accepted(session, device, hello.assignment_seq)
+        _match_inventory(session, device, now)
+        session.add(DeviceEvent(device_id=device.id, at=now, kind="hello", assignment_seq=hello.assignment_seq))
+        desired = session.get(DeviceAssignment, device.id)
+        if desired is not None and desired.expires_at > now:
+            stamp = int(now.timestamp() * 1000)
+            enqueue(session, self._topics, desired, f"hello:{device.id}:{hello.boot}:{desired.seq}:{stamp}", now)
+
+
+def _state(session: Session, device: Device, event: StateEvent, now: datetime) -> None:
+    at = _device_time(event.at, now)
+    session.add(
+        DeviceEvent(
+            device_id=device.id,
+            at=at,
+            kind="state",
+            assignment_seq=event.assignment_seq,
+            slot=event.slot,
+            model=event.model,
+            version=event.version,
+            state=event.state.value,
+            code=event.code,
+            detail=event.detail,
+        )
+    )
+    _note_state(device, event.slot, event.state.value)
+    _accepted(session, device, event.assignment_seq)
+    row = _row_of(session, device.id, event.assignment_seq)
+    if row is not None and row.rollback_seq == 0:
+        _move(session, row, after_state(AssignmentState(row.state), event.state), at, now)
+
+
+def _report(session: Session, device: Device, verified: Verified, now: datetime) -> None:
+    report = verified.report
+    at = _device_time(report.at, now)
+    known = select(DeviceReport.id).where(
+        DeviceReport.device_id == device.id,
+        DeviceReport.assignment_seq == report.assignment_seq,
+        DeviceReport.envelope == verified.envelope,
+    )
+    if session.exec(known).first() is not None:
+        return
+    session.add(
+        DeviceReport(
+            device_id=device.id,
+            received_at=now,
+            assignment_seq=report.assignment_seq,
+            rollout_id=report.rollout,
+            model=report.model,
+            version=report.version,
+            outcome=report.outcome.value,
+            code=report.code,
+            bytes_fetched=report.bytes_fetched,
+            served=report.served,
+            body=msgspec.to_builtins(report),
+            envelope=verified.envelope,
+        )
+    )
+    session.add(
+        DeviceEvent(
+            device_id=device.id,
+            at=at,
+            kind="report",
+            assignment_seq=report.assignment_seq,
+            slot=report.slot,
+            model=report.model,
+            version=report.version,
+            state=report.outcome.value,
+            code=report.code,
+            detail=report.detail,
+        )
+    )
+    _note_version(device, report)
+    _accepted(session, device, report.assignment_seq)
+    row = _row_of(session, device.id, report.assignment_seq)
+    if row is None:
+        return
+    current = AssignmentState(row.state)
+    if report.assignment_seq == row.rollback_seq:
+        _move(session, row, after_restore_report(current, report.outcome), at, now, report)
+    elif row.rollback_seq == 0:
+        _move(session, row, after_report(current, report.outcome), at, now, report)
+
+
+def _row_of(session: Session, device_id: str, seq: int) -> RolloutDevice | None:
+    """The row whose order or rollback order this `seq` is; 0 and direct orders have none."""
+    if seq == 0:
+        return None
+    query = select(RolloutDevice).where(
+        RolloutDevice.device_id == device_id,
+        (col(RolloutDevice.assignment_seq) == seq) | (col(RolloutDevice.rollback_seq) == seq),
+    )
+    return session.exec(query).first()
+
+
+def _move(
+    session: Session, row: RolloutDevice, progress: Progress, at: datetime, now: datetime, report: Report | None = None
+) -> None:
+    if progress.state is None:
+        return
+    row.state = progress.state.value
+    if progress.accepted and row.accepted_at is None:
+        row.accepted_at = at
+        rollout = session.get_one(Rollout, row.rollout_id)
+        row.deadline = now + timedelta(seconds=parse_policy(rollout.policy).deadline_s)
+    if progress.swapped and row.swapped_at is None:
+        row.swapped_at = _swap_time(report, at)
+    if progress.finished:
+        row.finished_at = at
+    if report is not None:
+        row.code = report.code
+        if report.detail:
+            row.reason, row.said = report.detail, {}
+    else:
+        row.reason, row.said = "", {}
+    session.add(row)
+
+
+def _swap_time(report: Report | None, at: datetime) -> datetime:
+    """When the swap happened, for a device whose state messages were lost: a report comes a probation later."""
+    return at - timedelta(seconds=report.probation_s) if report is not None else at
+
+
+def _accepted(session: Session, device: Device, seq: int) -> None:
+    device.assignment_seq = max(device.assignment_seq, seq)
+    assignment = session.get(DeviceAssignment, device.id)
+    if assignment is not None and seq >= assignment.seq and not assignment.acknowledged:
+        assignment.acknowledged = True
+        session.add(assignment)
+
+
+def _match_inventory(session: Session, device: Device, now: datetime) -> None:
+    """A hello that names an order as accepted counts as its acceptance, should the state message have been lost."""
+    row = _row_of(session, device.id, device.assignment_seq)
+    if row is None:
+        return
+    slot = device.running.get(DEFAULT_SLOT) or {}
+    back = bool(row.rollback_seq) and row.rollback_seq == device.assignment_seq
+    desired = session.get(DeviceAssignment, device.id)
+    target = desired.version if desired is not None and desired.seq == row.rollback_seq else row.previous_version
+    if back and target and slot.get("version") == target and slot.get("state") in _AT_REST:
+        if row.state not in (AssignmentState.FAILED.value, AssignmentState.SKIPPED.value):
+            _move(session, row, Progress(AssignmentState.ROLLED_BACK, finished=True), now, now)
+    elif row.rollback_seq == 0 and row.state in _NOT_YET_ACCEPTED:
+        _move(session, row, Progress(AssignmentState.ACCEPTED, accepted=True), now, now)
+
+
+_AT_REST = ("idle", "committed")
+_NOT_YET_ACCEPTED = (AssignmentState.PUBLISHED.value, AssignmentState.TIMED_OUT.value)
+
+
+def _note_state(device: Device, slot: str, state: str) -> None:
+    known = device.running.get(slot)
+    if known is not None:
+        device.running = {**device.running, slot: {**known, "state": state}}
+
+
+def _note_version(device: Device, report: Report) -> None:
+    """A report says what is active now; the next hello says the rest."""
+    known = device.running.get(report.slot, {})
+    # a candidate that was measured or refused may be of another model than the one that goes on serving
+    same = report.active_version != report.version and report.active_version == known.get("version")
+    changed = {
+        **known,
+        "model": known.get("model", report.model) if same else report.model,
+        "version": report.active_version,
+        "standby_version": known.get("standby_version", 0),
+        "state": known.get("state", "idle"),
+    }
+    if report.active_version == report.version:
+        changed["sha256"] = report.sha256
+    elif report.active_version != known.get("version"):
+        changed["sha256"] = ""
+    device.running = {**device.running, report.slot: changed}
+
+
+def _device_time(at: datetime, now: datetime) -> datetime:
+    if at.tzinfo is None or abs(at - now) > _CLOCK_TRUST:
+        return now
+    return min(at, now)

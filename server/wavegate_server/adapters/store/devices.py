@@ -1,0 +1,105 @@
+"""The operator's changes to the register of devices: a new one, other labels, another site.
+
+Not here: enrolment and revocation (`enrolment`), what devices say themselves (`adapters/store/device_messages`), reading (`reads`).
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlmodel import Session
+
+from wavegate_server.adapters.database.tables import Device
+from wavegate_server.adapters.store import audit
+from wavegate_server.adapters.trust.authority import is_reserved
+from wavegate_shared.errors import UsageError
+from wavegate_shared.manifest import MODEL_NAME
+from wavegate_shared.topics import DEVICE_ID, shard_of
+
+__all__ = ["change_device", "create_device", "get_device"]
+
+
+def get_device(session: Session, device_id: str) -> Device:
+    """The device's row. Raises UsageError `not_found`."""
+    device = session.get(Device, device_id)
+    if device is None:
+        raise UsageError("not_found", f"no device {device_id!r}")
+    return device
+
+
+def create_device(
+    session: Session,
+    device_id: str,
+    *,
+    hardware_class: str,
+    site: str,
+    labels: Mapping[str, str],
+    bench: bool,
+    actor: str,
+    now: datetime,
+) -> Device:
+    """Register a device; it is `pending` until it enrols.
+
+    Raises:
+        UsageError: `invalid` for an id that cannot be a certificate's name and a topic level; `conflict` when it is taken.
+    """
+    if DEVICE_ID.fullmatch(device_id) is None:
+        raise UsageError(
+            "invalid", f"device id {device_id!r}: 1 to 63 of A-Z a-z 0-9 _ . - and it starts with one of A-Z a-z 0-9"
+        )
+    if is_reserved(device_id):
+        raise UsageError("invalid", f"{device_id!r} is the name of a part of the server")
+    if session.get(Device, device_id) is not None:
+        raise UsageError("conflict", f"device {device_id!r} is registered already")
+    _check_bench(hardware_class, bench=bench)
+    device = Device(
+        id=device_id,
+        hardware_class=hardware_class,
+        site=site,
+        groups={"labels": dict(labels)},
+        shard=shard_of(device_id),
+        bench=bench,
+        created_at=now,
+    )
+    session.add(device)
+    detail = {"class": hardware_class, "site": site, "bench": bench}
+    audit.append(session, actor=actor, action="device.create", subject=f"device/{device_id}", now=now, detail=detail)
+    return device
+
+
+def change_device(
+    session: Session,
+    device: Device,
+    *,
+    site: str | None,
+    labels: Mapping[str, str | None] | None,
+    actor: str,
+    now: datetime,
+    bench: bool | None = None,
+) -> Device:
+    """Move a device to another site or change labels: a label set to None goes, labels not named stay.
+
+    `bench` reaches the device when it enrols anew; taken away, the server asks nothing more of it at once.
+
+    Raises:
+        UsageError: `invalid` for a hardware class that no bench role can be named after.
+    """
+    if bench is not None:
+        _check_bench(device.hardware_class, bench=bench)
+        device.bench = bench
+    if site is not None:
+        device.site = site
+    if labels is not None:
+        merged = {**device.groups.get("labels", {}), **labels}
+        device.groups = {**device.groups, "labels": {key: value for key, value in merged.items() if value is not None}}
+    device.revision += 1
+    session.add(device)
+    detail = {"site": site, "labels": dict(labels) if labels is not None else None, "bench": bench}
+    audit.append(session, actor=actor, action="device.change", subject=f"device/{device.id}", now=now, detail=detail)
+    return device
+
+
+def _check_bench(hardware_class: str, *, bench: bool) -> None:
+    if bench and MODEL_NAME.fullmatch(hardware_class) is None:
+        raise UsageError(
+            "invalid", f"class {hardware_class!r} cannot name a role that signs candidates: a-z, 0-9 and - only"
+        )

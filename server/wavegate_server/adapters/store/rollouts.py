@@ -1,0 +1,334 @@
+"""Rollouts in the tables: create one, read it as the engine's view, write what a step decided.
+
+`apply` writes everything one step decided in the caller's transaction: rollout, wave and device rows, signed assignments,
+outbox, gate decision, deny mark, aliases, audit row and revision. So after a kill the rollout is either before the step or after
+it. Not here: the rules (`core/rollout`, `core/actions`), evidence (`evidence_store`), reading for pages (`reads_rollouts`).
+"""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlmodel import Session, col, func, select
+
+from wavegate_server.adapters.database.tables import (
+    Device,
+    DeviceAssignment,
+    Rollout,
+    RolloutDevice,
+    RolloutWave,
+    Version,
+)
+from wavegate_server.adapters.store import audit
+from wavegate_server.adapters.store.rollout_transitions import write_transition
+from wavegate_server.core.gate.policy import Policy, dump_policy, parse_policy
+from wavegate_server.core.rollout.plan import UNFINISHED, DeviceView, RolloutView, WaveView
+from wavegate_server.core.rollout.waves import Candidate, plan_waves
+from wavegate_server.core.sentences import Sentence, stored_text
+from wavegate_shared.assignment import DEFAULT_SLOT
+from wavegate_shared.errors import UsageError
+from wavegate_shared.manifest import Manifest, decode_manifest
+from wavegate_shared.states import AssignmentState, RolloutState, WaveState
+
+__all__ = ["create_rollout", "find_version", "load_view", "unfinished_rollouts", "write_transition"]
+
+_BATCH = 500
+_NOT_COMING_BACK = [s.value for s in (AssignmentState.ROLLED_BACK, AssignmentState.SKIPPED, AssignmentState.FAILED)]
+_NAMED = 3
+"""So many devices are named in a refusal; the rest are counted."""
+
+
+def create_rollout(
+    session: Session,
+    *,
+    model: str,
+    version: int,
+    devices: Sequence[str],
+    policy: Mapping[str, Any],
+    actor: str,
+    now: datetime,
+    allow_denied: bool = False,
+) -> str:
+    """Plan a rollout of a published version to these devices; the engine starts it. Gives its id.
+
+    Devices that run the version already are part of it, skipped. Waves are frozen here.
+
+    Raises:
+        UsageError: `invalid` (policy, no devices, a metric without a margin), `not_found` (version, device), `conflict`
+            (not published, denied, a device that is not active, is in another unfinished rollout or serves another model).
+    """
+    parsed = parse_policy(policy)
+    found = find_version(session, model, version)
+    _check_version(found, allow_denied)
+    manifest = decode_manifest(found.manifest)
+    if manifest.metric.name not in parsed.margins:
+        unit = manifest.metric.unit
+        raise UsageError("invalid", f"rollout policy: margins needs {manifest.metric.name!r}, in {unit}")
+    members = _members(session, devices)
+    _check_free(session, [device.id for device in members])
+    _check_model(session, members, model)
+    running = {device.id: _running(device.running, model) for device in members}
+    todo = [device for device in members if running[device.id] != version]
+    if not todo:
+        raise UsageError("conflict", f"every device runs version {version} of {model} already")
+    rollout_id = f"r-{secrets.token_hex(4)}"
+    seed = parsed.seed or rollout_id
+    _add_rows(session, rollout_id, seed, manifest, parsed, members, running, actor, now)
+    audit.append(
+        session,
+        actor=actor,
+        action="rollout.create",
+        subject=f"rollout/{rollout_id}",
+        now=now,
+        detail={"model": model, "version": version, "devices": len(members), "policy": dump_policy(parsed)},
+    )
+    return rollout_id
+
+
+def find_version(session: Session, model: str, number: int) -> Version:
+    """One version. Raises UsageError `not_found`."""
+    found = session.exec(select(Version).where(Version.model == model, Version.number == number)).first()
+    if found is None:
+        raise UsageError("not_found", f"no version {number} of model {model!r}")
+    return found
+
+
+def unfinished_rollouts(session: Session) -> list[str]:
+    """Ids of rollouts the engine has to look at, oldest first."""
+    states = [
+        RolloutState.SCHEDULED.value,
+        RolloutState.RUNNING.value,
+        RolloutState.PAUSED.value,
+        RolloutState.ROLLING_BACK.value,
+    ]
+    query = select(Rollout.id).where(col(Rollout.state).in_(states)).order_by(col(Rollout.created_at), col(Rollout.id))
+    return list(session.exec(query))
+
+
+def load_view(session: Session, rollout_id: str, *, since: datetime, lock: bool = False) -> RolloutView:
+    """The rollout as `core.rollout` sees it.
+
+    Args:
+        session: of a read, or of the transaction that will write the step.
+        rollout_id: which.
+        since: when this controller took over; deadlines before it get the policy's grace.
+        lock: take the rollout's row lock (PostgreSQL; SQLite's writers queue anyway).
+
+    Raises:
+        UsageError: `not_found`.
+    """
+    query = select(Rollout).where(Rollout.id == rollout_id)
+    rollout = session.exec(query.with_for_update() if lock else query).first()
+    if rollout is None:
+        raise UsageError("not_found", Sentence("missing.rollout", name=repr(rollout_id)))
+    waves = select(RolloutWave).where(RolloutWave.rollout_id == rollout_id).order_by(col(RolloutWave.number))
+    manifest = decode_manifest(find_version(session, rollout.model, rollout.version).manifest)
+    return RolloutView(
+        id=rollout.id,
+        model=rollout.model,
+        version=rollout.version,
+        state=RolloutState(rollout.state),
+        wave=rollout.wave,
+        policy=parse_policy(rollout.policy),
+        waves=tuple(_wave_view(row) for row in session.exec(waves)),
+        devices=tuple(_device_views(session, rollout)),
+        since=since,
+        slo=manifest.slo,
+        reason=stored_text(rollout.reason, rollout.said),
+    )
+
+
+def _check_version(found: Version, allow_denied: bool) -> None:
+    name = f"version {found.number} of {found.model}"
+    if found.state != "published":
+        raise UsageError("conflict", f"{name} is {found.state}; only a published version can be rolled out")
+    if found.denied and not allow_denied:
+        raise UsageError("conflict", f"{name} was rolled back before; --allow-denied rolls it out all the same")
+
+
+def _members(session: Session, devices: Sequence[str]) -> list[Device]:
+    wanted = sorted(set(devices))
+    if not wanted:
+        raise UsageError("invalid", "a rollout needs at least one device")
+    found: list[Device] = []
+    for at in range(0, len(wanted), _BATCH):
+        found.extend(session.exec(select(Device).where(col(Device.id).in_(wanted[at : at + _BATCH]))))
+    missing = sorted(set(wanted) - {device.id for device in found})
+    if missing:
+        raise UsageError("not_found", f"no device {missing[0]!r}")
+    for device in found:
+        if device.state != "active":
+            raise UsageError("conflict", f"device {device.id} is {device.state}, not active")
+    return sorted(found, key=lambda device: device.id)
+
+
+def _check_free(session: Session, devices: Sequence[str], but: str = "") -> None:
+    states = [state.value for state in UNFINISHED]
+    for at in range(0, len(devices), _BATCH):
+        query = (
+            select(RolloutDevice.device_id, Rollout.id)
+            .join(Rollout, col(Rollout.id) == RolloutDevice.rollout_id)
+            .where(col(RolloutDevice.device_id).in_(devices[at : at + _BATCH]), col(Rollout.state).in_(states))
+            .where(Rollout.id != but)
+            .where(
+                (col(Rollout.state) != RolloutState.ROLLING_BACK.value)
+                | ((col(RolloutDevice.rollback_seq) > 0) & col(RolloutDevice.state).not_in(_NOT_COMING_BACK))
+            )
+        )
+        busy = session.exec(query).first()
+        if busy is not None:
+            raise UsageError("conflict", Sentence("refused.busy", device=busy[0], rollout=busy[1]))
+
+
+def _check_model(session: Session, devices: Sequence[Device], model: str) -> None:
+    """A device serves one model: another one would replace it, and its clients would get no answer any more."""
+    ordered: dict[str, str] = {}
+    for at in range(0, len(devices), _BATCH):
+        names = [device.id for device in devices[at : at + _BATCH]]
+        query = (
+            select(DeviceAssignment.device_id, DeviceAssignment.model)
+            .join(
+                RolloutDevice,
+                (col(RolloutDevice.rollout_id) == DeviceAssignment.rollout_id)
+                & (col(RolloutDevice.device_id) == DeviceAssignment.device_id),
+                isouter=True,
+            )
+            .where(col(DeviceAssignment.device_id).in_(names), DeviceAssignment.version != 0)
+            .where(func.coalesce(col(RolloutDevice.state), "") != AssignmentState.FAILED.value)
+        )
+        ordered.update(session.exec(query).all())
+    others = []
+    for device in devices:
+        slot = device.running.get(DEFAULT_SLOT) or {}
+        served = str(slot.get("model", "")) if slot.get("version") else ""
+        other = next((name for name in (served, ordered.get(device.id, "")) if name not in ("", model)), None)
+        if other is not None:
+            others.append(f"{device.id} ({other})")
+    if others:
+        named = ", ".join(others[:_NAMED]) + (f" and {len(others) - _NAMED} more" if len(others) > _NAMED else "")
+        raise UsageError(
+            "conflict",
+            f"{model} would replace another model on {named}; choose devices that serve {model} or nothing yet",
+        )
+
+
+def check_free(session: Session, view: RolloutView, devices: Sequence[str]) -> None:
+    """Raises UsageError `conflict` when one of these devices of a rollout is in another unfinished one by now."""
+    _check_free(session, devices, but=view.id)
+
+
+def _running(slots: Mapping[str, Any], model: str) -> int:
+    slot = slots.get(DEFAULT_SLOT) or {}
+    return int(slot.get("version", 0)) if slot.get("model") == model else 0
+
+
+def _add_rows(
+    session: Session,
+    rollout_id: str,
+    seed: str,
+    manifest: Manifest,
+    policy: Policy,
+    members: Sequence[Device],
+    running: Mapping[str, int],
+    actor: str,
+    now: datetime,
+) -> None:
+    todo = [Candidate(d.id, d.hardware_class, d.site) for d in members if running[d.id] != manifest.version]
+    waves = plan_waves(seed, todo, policy.waves)
+    wave_of = {device: wave.number for wave in waves for device in wave.devices}
+    waits = Sentence("rollout.waits_approval" if policy.require_approval else "rollout.waits_start")
+    there_already = Sentence("device.runs_it")
+    session.add(
+        Rollout(
+            id=rollout_id,
+            model=manifest.model,
+            version=manifest.version,
+            state=(RolloutState.DRAFT if policy.require_approval else RolloutState.SCHEDULED).value,
+            seed=seed,
+            policy=dump_policy(policy),
+            reason=str(waits),
+            said=waits.as_json(),
+            created_at=now,
+            created_by=actor,
+        )
+    )
+    for wave in waves:
+        session.add(RolloutWave(rollout_id=rollout_id, number=wave.number, name=wave.name, size=len(wave.devices)))
+    for device in members:
+        there = device.id not in wave_of
+        session.add(
+            RolloutDevice(
+                rollout_id=rollout_id,
+                device_id=device.id,
+                wave=wave_of.get(device.id, len(waves) - 1),
+                previous_version=running[device.id],
+                state=(AssignmentState.SKIPPED if there else AssignmentState.SCHEDULED).value,
+                reason=str(there_already) if there else "",
+                said=there_already.as_json() if there else {},
+            )
+        )
+    session.flush()
+
+
+def _wave_view(row: RolloutWave) -> WaveView:
+    return WaveView(
+        number=row.number,
+        name=row.name,
+        state=WaveState(row.state),
+        size=row.size,
+        started_at=row.started_at,
+        soak_started_at=row.soak_started_at,
+        approved_by=row.approved_by,
+    )
+
+
+def _device_views(session: Session, rollout: Rollout) -> list[DeviceView]:
+    query = (
+        select(RolloutDevice, DeviceAssignment.rollout_id, DeviceAssignment.version)
+        .join(
+            DeviceAssignment,
+            (col(DeviceAssignment.device_id) == RolloutDevice.device_id) & (DeviceAssignment.model == rollout.model),
+            isouter=True,
+        )
+        .where(RolloutDevice.rollout_id == rollout.id)
+        .order_by(col(RolloutDevice.wave), col(RolloutDevice.device_id))
+    )
+    said = (
+        select(Device.id, Device.last_seen, Device.running, Device.state)
+        .join(RolloutDevice, col(RolloutDevice.device_id) == Device.id)
+        .where(RolloutDevice.rollout_id == rollout.id)
+    )
+    known = {name: (last_seen, running, state) for name, last_seen, running, state in session.exec(said)}
+    gone: tuple[datetime | None, dict[str, Any], str] = (None, {}, "revoked")
+    good = _good_versions(session, rollout.model)
+    below = max((number for number in good if number < rollout.version), default=0)
+    return [
+        DeviceView(
+            device=row.device_id,
+            wave=row.wave,
+            state=AssignmentState(row.state),
+            previous_version=row.previous_version,
+            current=newest == rollout.id,
+            published_at=row.published_at,
+            accepted_at=row.accepted_at,
+            swapped_at=row.swapped_at,
+            deadline=row.deadline,
+            last_seen=known.get(row.device_id, gone)[0],
+            code=row.code,
+            reason=stored_text(row.reason, row.said),
+            rollback_seq=row.rollback_seq,
+            runs=_running(known.get(row.device_id, gone)[1], rollout.model),
+            ordered=version or 0,
+            back=row.previous_version if row.previous_version in good - {rollout.version} else below,
+            revoked=known.get(row.device_id, gone)[2] == "revoked",
+        )
+        for row, newest, version in session.exec(query)
+    ]
+
+
+def _good_versions(session: Session, model: str) -> set[int]:
+    query = select(Version.number).where(
+        Version.model == model, Version.state == "published", col(Version.denied).is_(False)
+    )
+    return set(session.exec(query))

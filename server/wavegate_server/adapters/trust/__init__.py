@@ -1,0 +1,4 @@
+"""Whoever holds keys: certificate authority, signing keys, image repository, director, enrolment.
+
+Nothing else signs.
+"""

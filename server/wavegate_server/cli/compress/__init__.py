@@ -1,0 +1,4 @@
+"""`wavegate compress` and `compress-job`: asked for here or on the server, shown the same.
+
+Not here: the compressor (`compress`).
+"""

@@ -1,0 +1,4 @@
+"""How a model is scored and timed: samples, the measuring subprocess, its answers.
+
+Not here: what the figures mean (`search`).
+"""

@@ -1,0 +1,1 @@
+"""Subprocesses of a job and what they leave: limits, sandbox, cached steps. Knows nothing of models."""

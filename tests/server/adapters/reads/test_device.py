@@ -1,0 +1,60 @@
+"""One device: its head, its history, and the chain of reasons for its version."""
+
+from sqlmodel import Session
+
+from tests.server.adapters.conftest import SEEDED_AT as NOW
+from tests.support.seed import MODEL
+from wavegate_server.adapters.reads.device import SENTENCES, device_detail, device_history, device_why
+
+
+def test_the_head_adds_up_what_the_reports_say(session: Session) -> None:
+    detail = device_detail(session, NOW, "locker-hz-01")
+    history = device_history(session, "locker-hz-01")
+    assert detail.bytes_fetched == sum(entry.bytes_fetched for entry in history)
+    assert (detail.row.version, detail.assigned_version, detail.acknowledged) == (5, 5, True)
+    assert [(slot.slot, slot.model) for slot in detail.slots] == [("main", MODEL)]
+
+
+def test_history_is_newest_first_and_carries_the_signed_figures(session: Session) -> None:
+    history = device_history(session, "locker-hz-01")
+    assert [entry.version for entry in history] == [5, 4, 3, 2, 1]
+    refused = history[2]
+    assert (refused.outcome, refused.code, refused.golden_value) == ("refused", "golden_failed", 0.712)
+    assert refused.swap_ms is None
+
+
+def test_the_reasons_go_from_what_runs_to_what_the_gate_said(session: Session) -> None:
+    why = device_why(session, "locker-hz-01")
+    codes = [step.code for step in why.steps]
+    assert codes == ["running", "assigned", "proven", "proven", "refused", "gate", "rollout"]
+    assert why.steps[1].values["wave"] == "1"  # people count from one
+    refused = why.steps[4]
+    assert refused.sentence == (
+        "It refused v3 before the swap (golden_failed: accuracy 0.712 < 0.965) and went on serving v2."
+    )
+    assert refused.rollout == "r3-address-match"
+
+
+def test_a_device_that_never_got_anything_says_so(session: Session) -> None:
+    assert [step.code for step in device_why(session, "locker-den-06").steps] == ["nothing"]
+
+
+def test_every_sentence_names_its_places_only() -> None:
+    places = dict.fromkeys(
+        (
+            "seq",
+            "model",
+            "version",
+            "rollout",
+            "wave",
+            "served",
+            "code",
+            "detail",
+            "active",
+            "verdict",
+            "sentence",
+            "state",
+        ),
+        "x",
+    )
+    assert all("{" not in text.format_map(places) for text in SENTENCES.values())

@@ -1,0 +1,175 @@
+from pathlib import Path
+
+import pytest
+
+from tests.support.fleet_db import FleetDb, fleet_db
+from wavegate_server.adapters.database.connection import read, write
+from wavegate_server.adapters.database.tables import AuditEvent, Device, DeviceAssignment, Rollout, Version
+from wavegate_server.adapters.store.rollouts import create_rollout, load_view, unfinished_rollouts
+from wavegate_shared.errors import UsageError
+from wavegate_shared.states import AssignmentState, RolloutState
+
+NAMES = [f"locker-{number:02}" for number in range(8)]
+
+
+def test_a_rollout_is_planned_with_frozen_waves(tmp_path: Path) -> None:
+    with fleet_db(tmp_path, devices=8) as db:
+        rollout = db.rollout(2, NAMES, waves=[{"name": "canary", "count": 1}, {"percent": 50}])
+        with read(db.engine) as session:
+            view = load_view(session, rollout, since=db.now)
+
+    assert view.state is RolloutState.SCHEDULED
+    assert [(wave.name, wave.size) for wave in view.waves] == [("canary", 1), ("wave 2", 3), ("wave 3", 4)]
+    assert {device.previous_version for device in view.devices} == {1}
+    assert [len(view.members(wave.number)) for wave in view.waves] == [1, 3, 4]
+
+
+def test_a_device_that_runs_the_version_already_is_skipped(tmp_path: Path) -> None:
+    with fleet_db(tmp_path, devices=2) as db:
+        db.device("ready", version=2)
+        rollout = db.rollout(2, ["ready", "locker-00", "locker-01"])
+
+        assert db.row(rollout, "ready").state == AssignmentState.SKIPPED
+        assert db.row(rollout, "locker-00").state == AssignmentState.SCHEDULED
+
+
+def test_the_audit_log_says_who_planned_what(tmp_path: Path) -> None:
+    with fleet_db(tmp_path, devices=1) as db:
+        rollout = db.rollout(2, ["locker-00"])
+        with read(db.engine) as session:
+            event = session.get_one(AuditEvent, 1)
+
+    assert (event.actor, event.action, event.subject) == ("ana", "rollout.create", f"rollout/{rollout}")
+    assert event.detail["version"] == 2
+
+
+def test_a_device_is_in_one_unfinished_rollout_at_a_time(tmp_path: Path) -> None:
+    with fleet_db(tmp_path, devices=2) as db:
+        db.version(3)
+        first = db.rollout(2, NAMES[:2])
+
+        with pytest.raises(UsageError, match=f"device locker-00 is in rollout {first}") as refused:
+            db.rollout(3, ["locker-00"])
+        with write(db.engine) as session:
+            session.get_one(Rollout, first).state = "completed"
+        second = db.rollout(3, ["locker-00"])
+
+    assert refused.value.code == "conflict"
+    assert second != first
+
+
+def unpublish(db: FleetDb, **changes: object) -> None:
+    with write(db.engine) as session:
+        version = session.get_one(Version, 2)
+        for name, value in changes.items():
+            setattr(version, name, value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"), [({"state": "imported"}, "only a published"), ({"denied": True}, "was rolled back before")]
+)
+def test_a_version_must_be_published_and_not_denied(tmp_path: Path, changes: dict[str, object], words: str) -> None:
+    with fleet_db(tmp_path, devices=1) as db:
+        unpublish(db, **changes)
+        with pytest.raises(UsageError, match=words) as refused:
+            db.rollout(2, ["locker-00"])
+    assert refused.value.code == "conflict"
+
+
+def test_a_denied_version_may_be_forced(tmp_path: Path) -> None:
+    with fleet_db(tmp_path, devices=1) as db:
+        unpublish(db, denied=True)
+        with write(db.engine) as session:
+            assert create_rollout(
+                session,
+                model="address-match",
+                version=2,
+                devices=["locker-00"],
+                policy={},
+                actor="ana",
+                now=db.now,
+                allow_denied=True,
+            )
+
+
+@pytest.mark.parametrize(
+    ("version", "devices", "code"),
+    [(9, ["locker-00"], "not_found"), (2, ["nobody"], "not_found"), (2, [], "invalid"), (1, ["locker-00"], "conflict")],
+)
+def test_nonsense_is_refused(tmp_path: Path, version: int, devices: list[str], code: str) -> None:
+    with fleet_db(tmp_path, devices=1) as db:
+        with pytest.raises(UsageError) as refused:
+            db.rollout(version, devices)
+        with read(db.engine) as session:
+            assert unfinished_rollouts(session) == []
+    assert refused.value.code == code
+
+
+def test_a_revoked_device_is_refused_by_name(tmp_path: Path) -> None:
+    with fleet_db(tmp_path, devices=1) as db:
+        with write(db.engine) as session:
+            session.get_one(Device, "locker-00").state = "revoked"
+        with pytest.raises(UsageError, match="locker-00 is revoked"):
+            db.rollout(2, ["locker-00"])
+
+
+def test_a_metric_without_a_margin_is_refused_at_once(tmp_path: Path) -> None:
+    with fleet_db(tmp_path, devices=1) as db:
+        db.version(3, metric="mean_absolute_error", unit="mm")
+        with pytest.raises(UsageError, match="'mean_absolute_error', in mm"):
+            db.rollout(3, ["locker-00"])
+        assert db.rollout(3, ["locker-00"], margins={"mean_absolute_error": 0.2})
+
+
+def test_with_approval_it_waits_as_a_draft(tmp_path: Path) -> None:
+    with fleet_db(tmp_path, devices=1) as db:
+        rollout = db.rollout(2, ["locker-00"], require_approval=True)
+
+        assert db.state(rollout) == "draft"
+        with read(db.engine) as session:
+            assert unfinished_rollouts(session) == []
+
+
+def test_a_rollout_that_would_replace_another_model_is_refused_and_names_who_serves_what(tmp_path: Path) -> None:
+    with fleet_db(tmp_path, devices=5) as db:
+        with write(db.engine) as session:
+            for name in NAMES[:4]:
+                session.get_one(Device, name).running = {"main": {"model": "parcel-size", "version": 1}}
+
+        with pytest.raises(UsageError) as refused:
+            db.rollout(2, NAMES[:5])
+        with read(db.engine) as session:
+            rollouts = unfinished_rollouts(session)
+
+    assert refused.value.code == "conflict"
+    assert "locker-00 (parcel-size), locker-01 (parcel-size), locker-02 (parcel-size) and 1 more" in str(refused.value)
+    assert "locker-04" not in str(refused.value)
+    assert rollouts == []
+
+
+def test_a_device_that_is_only_ordered_to_serve_another_model_is_refused_too(tmp_path: Path) -> None:
+    with fleet_db(tmp_path) as db:
+        db.version(2)
+        db.device("new", version=0)
+        with write(db.engine) as session:
+            order = DeviceAssignment(
+                device_id="new",
+                seq=1,
+                model="parcel-size",
+                version=1,
+                envelope=b"",
+                issued_at=db.now,
+                expires_at=db.now,
+            )
+            session.add(order)
+
+        with pytest.raises(UsageError, match=r"new \(parcel-size\)"):
+            db.rollout(2, ["new"])
+
+
+def test_a_device_that_serves_nothing_takes_any_model(tmp_path: Path) -> None:
+    with fleet_db(tmp_path) as db:
+        db.version(2)
+        db.device("new", version=0)
+
+        assert db.state(db.rollout(2, ["new"])) == "scheduled"
