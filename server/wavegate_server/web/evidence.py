@@ -49,7 +49,7 @@ class GateView:
 
 
 def gate_view(stored: Mapping[str, Any]) -> GateView:
-    """Read what `core.gate.dump` wrote."""
+    """Read what `core.gate.decision.dump` wrote."""
     try:
         decision = msgspec.convert(stored["decision"], Decision)
         inputs = msgspec.convert(stored["inputs"], GateEvidence)
