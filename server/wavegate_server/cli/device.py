@@ -5,9 +5,11 @@ from typing import Annotated, Any
 import typer
 
 from wavegate_server.adapters import clock
-from wavegate_server.cli.client import Client, at, connect
-from wavegate_server.cli.output import JsonFlag, Refused, ago, figure, lines, megabytes, print_json, table
+from wavegate_server.cli.client import connect
+from wavegate_server.cli.output import JsonFlag, ago, figure, lines, megabytes, print_json, table
 from wavegate_server.cli.parse import parse_labels
+from wavegate_server.client import Client, at
+from wavegate_server.core.advice import Refused
 from wavegate_shared.errors import UsageError
 
 __all__ = ["app"]

@@ -82,7 +82,8 @@ def build_app(wanted: Collection[str] | None = None) -> typer.Typer:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; gives the exit code."""
-    from wavegate_server.cli.output import ExitCode, Refused, print_error
+    from wavegate_server.cli.output import ExitCode, print_error
+    from wavegate_server.core.advice import Refused
 
     wanted = None if "_WAVEGATE_COMPLETE" in os.environ else {_first_command(arguments)}
     try:

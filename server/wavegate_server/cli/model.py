@@ -4,11 +4,12 @@ from typing import Annotated, Any
 
 import typer
 
-from wavegate_server.cli.client import at, connect
+from wavegate_server.cli.client import connect
 from wavegate_server.cli.model_export import export_model
 from wavegate_server.cli.model_import import import_model
 from wavegate_server.cli.model_inspect import inspect
 from wavegate_server.cli.output import JsonFlag, figure, lines, megabytes, print_json, table
+from wavegate_server.client import at
 
 __all__ = ["app"]
 

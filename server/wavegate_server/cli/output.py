@@ -16,13 +16,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from wavegate_server.core.advice import ADVICE
+from wavegate_server.core.advice import ADVICE, Refused
 from wavegate_shared.errors import CODES, WavegateError
 
 __all__ = [
     "ExitCode",
     "JsonFlag",
-    "Refused",
     "ago",
     "figure",
     "lines",
@@ -44,14 +43,6 @@ class ExitCode(IntEnum):
     FAILURE = 1
     USAGE = 2
     NOT_MET = 3
-
-
-class Refused(Exception):
-    """The server refused: its problem document. Attributes: problem."""
-
-    def __init__(self, problem: dict[str, Any]) -> None:
-        super().__init__(problem["detail"])
-        self.problem = problem
 
 
 def print_json(data: Any) -> None:

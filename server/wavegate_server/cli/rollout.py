@@ -12,9 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from wavegate_server.adapters import clock
-from wavegate_server.cli.client import Client, at, connect
+from wavegate_server.cli.client import connect
 from wavegate_server.cli.output import ExitCode, JsonFlag, ago, lines, print_json, table
 from wavegate_server.cli.parse import parse_baseline, parse_devices, parse_duration, parse_margins, parse_waves
+from wavegate_server.client import Client, at
 from wavegate_shared.errors import TransferError, UsageError
 
 __all__ = ["app"]

@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from wavegate_server.adapters import clock
-from wavegate_server.cli.client import at, connect
+from wavegate_server.cli.client import connect
 from wavegate_server.cli.output import JsonFlag, ago, lines, print_json, table
+from wavegate_server.client import at
 
 __all__ = ["app"]
 

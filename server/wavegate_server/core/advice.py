@@ -1,6 +1,11 @@
-"""What an operator can do about an error, by its code: the same sentence in API problems and on the command line."""
+"""What an operator can do about an error, by its code, and the refusal that carries a problem document.
 
-__all__ = ["ADVICE"]
+The same sentence stands in API problems and on the command line.
+"""
+
+from typing import Any
+
+__all__ = ["ADVICE", "Refused"]
 
 ADVICE: dict[str, str] = {
     "unauthenticated": "Send a token that works: `wavegate` reads WAVEGATE_TOKEN, else admin.token in the data directory.",
@@ -24,3 +29,11 @@ ADVICE: dict[str, str] = {
     "not_connected": "Start the server with `wavegate serve`, or set WAVEGATE_SERVER to its address.",
     "disk_full": "Free space on the server's disk.",
 }
+
+
+class Refused(Exception):
+    """The server refused: its problem document. Attributes: problem."""
+
+    def __init__(self, problem: dict[str, Any]) -> None:
+        super().__init__(problem["detail"])
+        self.problem = problem

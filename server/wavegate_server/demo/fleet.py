@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from wavegate_server.cli.client import Client
+from wavegate_server.client import Client
 from wavegate_server.demo.processes import Processes, command
 from wavegate_server.demo.traffic import DeviceStats, Target, TrafficConfig, read_stats
 from wavegate_shared.errors import UsageError

@@ -14,7 +14,7 @@ from tests.support.cli import Cli
 from wavegate_server.adapters.clock import now
 from wavegate_server.adapters.store.tokens import Role
 from wavegate_server.adapters.trust.authority import Authority
-from wavegate_server.cli.client import at
+from wavegate_server.client import at
 from wavegate_server.config import Settings
 from wavegate_server.services.first_start import initialise
 

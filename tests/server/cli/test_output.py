@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from wavegate_server.cli.output import Refused, ago, figure, lines, megabytes, print_error, print_json, table
+from wavegate_server.cli.output import ago, figure, lines, megabytes, print_error, print_json, table
+from wavegate_server.core.advice import Refused
 from wavegate_shared.errors import UsageError
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -9,11 +9,12 @@ from typing import Any, BinaryIO
 import typer
 
 from wavegate_server.adapters.store.bench_rounds import how_to_enrol
-from wavegate_server.cli.client import Client, at, connect
+from wavegate_server.cli.client import connect
 from wavegate_server.cli.compress.import_result import is_set_up
-from wavegate_server.cli.output import Refused
 from wavegate_server.cli.upload import zipped
+from wavegate_server.client import Client, at
 from wavegate_server.compress.search.device_round import DeviceFigures, Tell, read_round
+from wavegate_server.core.advice import Refused
 from wavegate_shared.errors import TransferError, UsageError
 
 __all__ = ["ApiRound"]

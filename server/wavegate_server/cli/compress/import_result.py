@@ -12,10 +12,11 @@ import typer
 
 from wavegate_server.adapters.files.bundles import SPEC_FILE, Bundle
 from wavegate_server.adapters.files.objects import file_sha256
-from wavegate_server.cli.client import Client, Connection, at, connect
-from wavegate_server.cli.output import Refused
+from wavegate_server.cli.client import Connection, connect
 from wavegate_server.cli.upload import upload_progress, zipped
+from wavegate_server.client import Client, at
 from wavegate_server.config import Settings
+from wavegate_server.core.advice import Refused
 from wavegate_shared.errors import TransferError, UsageError
 
 __all__ = ["Taken", "is_set_up", "take"]

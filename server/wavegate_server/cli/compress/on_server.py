@@ -9,10 +9,11 @@ from typing import Annotated, Any, BinaryIO, cast
 import typer
 
 from wavegate_server.adapters import clock
-from wavegate_server.cli.client import Client, at, connect
+from wavegate_server.cli.client import connect
 from wavegate_server.cli.compress.display import Display, print_result
 from wavegate_server.cli.output import ExitCode, JsonFlag, ago, lines, print_json, table
 from wavegate_server.cli.upload import upload_progress, zipped
+from wavegate_server.client import Client, at
 from wavegate_shared.errors import TransferError
 
 __all__ = ["app", "compress_on_server"]
