@@ -159,7 +159,7 @@ def _sentence(name: str, slot: dict[str, object]) -> str:
     else:
         text = f"  {name}: {slot.get('model')} {slot.get('version')}, {slot.get('state')}"
     if slot.get("code"):
-        text += f"; version {slot.get('order')} {slot.get('outcome')}: {slot.get('code')} ({slot.get('detail')})"
+        text += f"; version {slot.get('assigned')} {slot.get('outcome')}: {slot.get('code')} ({slot.get('detail')})"
     return text
 
 

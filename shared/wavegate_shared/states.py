@@ -41,7 +41,7 @@ class Outcome(StrEnum):
 
 
 class RolloutState(StrEnum):
-    """A rollout's life."""
+    """The state of a rollout."""
 
     DRAFT = "draft"
     SCHEDULED = "scheduled"

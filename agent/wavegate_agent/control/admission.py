@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from wavegate_agent.control.assignment_files import AssignmentFiles
 from wavegate_agent.control.ports import Gatekeeper
 from wavegate_agent.control.trusted_clock import TrustedClock
-from wavegate_agent.core.machine_types import Offer, Order, Version
+from wavegate_agent.core.machine_types import AssignedVersion, Offer, Version
 from wavegate_agent.core.verify import BENCH_PREFIX
 from wavegate_shared.assignment import Assignment
 from wavegate_shared.errors import DeviceError, TransferError, TrustError, WavegateError
@@ -40,7 +40,7 @@ class Admission:
     """Takes envelopes on the step thread.
 
     Args:
-        refuse: reports an error that happened before there was an order.
+        refuse: reports an error that happened before there was an assignment.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ def _checked(assignment: Assignment) -> Assignment:
 
 def _offer(assignment: Assignment, name: str, quarantined: tuple[str, ...]) -> Offer:
     wanted = assignment.slots[name]
-    order = Order(
+    assigned = AssignedVersion(
         seq=assignment.seq,
         version=Version(model=wanted.model, version=wanted.release_seq, sha256=wanted.sha256),
         rollout=assignment.rollout,
@@ -129,4 +129,4 @@ def _offer(assignment: Assignment, name: str, quarantined: tuple[str, ...]) -> O
         probation=assignment.probation,
         bench=wanted.target.startswith(BENCH_PREFIX),
     )
-    return Offer(order, quarantined=wanted.sha256 in quarantined)
+    return Offer(assigned, quarantined=wanted.sha256 in quarantined)

@@ -153,7 +153,7 @@ class Agent:
             "connected": self._connection.connected,
             "boot": record.boot,
             "assignment_seq": record.last_seq,
-            "clock": self._clock_word(),
+            "clock": self._trusted_clock.state,
             "trusted_time": self._trusted_clock.now().isoformat(),
             "outbox": len(self._outbox),
             "step_failures": self.machines.failures,
@@ -188,7 +188,7 @@ class Agent:
         self._trusted_clock = TrustedClock(record.time_floor, self._downloads.ask_time, repository.time_keys)
         known = facts.device_facts(self.identity.device, self.identity.hardware_class, bench=self.identity.bench)
         verifier = Verifier(repository, known)
-        self._assignment_files = AssignmentFiles(state, self._assignments_in_use)
+        self._assignment_files = AssignmentFiles(state, lambda: self.machines.assignment_seqs)
         self._admission = Admission(verifier, self._trusted_clock, self._assignment_files, self._refuse)
         self.machines = Machines(
             self.identity.device,
@@ -295,7 +295,7 @@ class Agent:
             self._refuse(DeviceError("incompatible", f"this device has no slot {name!r}"))
 
     def _refuse(self, error: WavegateError) -> None:
-        """Something was wrong before it became an order: say so, change nothing."""
+        """Something was wrong before it became an assignment: say so, change nothing."""
         name = self._config.slots[0]
         said = self._messages.refusal(name, self.machines.slot(name), error, clock.now(), time.monotonic())
         if said:
@@ -367,7 +367,7 @@ class Agent:
     def _hello(self) -> None:
         hosts = {f"workers_{name}": getattr(steps.host, "priority", "") for name, steps in self._steps.items()}
         hello = self._messages.hello(
-            self.machines.record, self._config.state_dir / "models", clock=self._clock_word(), extra=hosts
+            self.machines.record, self._config.state_dir / "models", clock=self._trusted_clock.state, extra=hosts
         )
         topic = self._topics.up(self.identity.shard, self.identity.device, "ev")
         self._connection.publish(topic, encode(hello))
@@ -376,9 +376,6 @@ class Agent:
         self._uplink_thread.wake(hello=inventory_changed)
 
     # --- small ------------------------------------------------------------------------------------------------------------
-
-    def _clock_word(self) -> str:
-        return "suspect" if self._trusted_clock.suspect else "ok"
 
     def _beat(self) -> None:
         self._beaten = time.monotonic()
@@ -391,10 +388,8 @@ class Agent:
         slots = self.machines.record.slots
         kept = {version.sha256 for slot in slots.values() for version in slot.kept}
         for name, slot in slots.items():  # the original stays for the round's next candidate
-            if slot.order is not None and slot.order.bench:
-                kept |= {digest for at, digest in self._assignment_files.beside(slot.order.seq).items() if at == name}
+            if slot.assigned is not None and slot.assigned.bench:
+                kept |= {
+                    digest for at, digest in self._assignment_files.beside(slot.assigned.seq).items() if at == name
+                }
         return kept
-
-    def _assignments_in_use(self) -> set[int]:
-        orders = [order for slot in self.machines.record.slots.values() for order in (slot.order, slot.pending)]
-        return {order.seq for order in orders if order is not None}

@@ -1,6 +1,6 @@
 """Accepted assignments in their envelopes, one durable file each, until no slot works on them any more.
 
-The journal holds what an order says; the envelope is kept so that its signature can be checked again after a restart, and so
+The journal holds what an assignment says; the envelope is kept so that its signature can be checked again after a restart, and so
 that an operator can see what the server really sent.
 """
 

@@ -1,4 +1,4 @@
-"""What was learnt about the order in hand: for the signed report at its end.
+"""What was learnt about the assignment in hand: for the signed report at its end.
 
 Kept in a small file per slot so that a restart in the middle does not forget the golden set's result or the bytes already
 fetched. It is for the report only: nothing is decided from it, and losing it loses figures, not safety.
@@ -17,7 +17,7 @@ __all__ = ["Figures", "FiguresFile"]
 
 
 class Figures(msgspec.Struct, kw_only=True):
-    """Figures of one order. `before`: encoded histogram of the version in charge before the swap, base64."""
+    """Figures of one assignment. `before`: encoded histogram of the version in charge before the swap, base64."""
 
     seq: int = 0
     golden: GoldenResult | None = None

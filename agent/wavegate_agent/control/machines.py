@@ -79,6 +79,12 @@ class Machines:
         self._again: dict[str, Work] = {}
         self.failures = 0
 
+    @property
+    def assignment_seqs(self) -> set[int]:
+        """Numbers of the assignments that some slot works on or keeps waiting."""
+        held = [assigned for slot in self.record.slots.values() for assigned in (slot.assigned, slot.pending)]
+        return {assigned.seq for assigned in held if assigned is not None}
+
     def attach(self, name: str, steps: SlotWork) -> None:
         """Give a slot its hands."""
         self._steps[name] = steps
@@ -170,7 +176,7 @@ class Machines:
         self._slots[name] = slot
         self.record = applied(self.record, name, slot, commands)
         self._journal.save(self.record)
-        if slot.state is not before.state or (slot.order != before.order and slot.busy):
+        if slot.state is not before.state or (slot.assigned != before.assigned and slot.busy):
             self._log(name, before, slot)
             self._messages.state(name, slot, self._now())
             self._said(slot.state is DeviceState.IDLE)
@@ -229,7 +235,7 @@ class Machines:
 
     def _report(self, name: str, slot: Slot, said: SendReport) -> None:
         if self._messages.report(name, slot, said, self._steps[name].figures(slot), self._now()):
-            seq = said.order.seq if said.order is not None else 0
+            seq = said.assigned.seq if said.assigned is not None else 0
             _LOG.info(
                 "report device=%s slot=%s seq=%d outcome=%s code=%s", self._device, name, seq, said.outcome, said.code
             )
@@ -237,23 +243,23 @@ class Machines:
 
     def _renumber(self, name: str, offer: Offer) -> None:
         """The machine goes on with the same version under a newer number: its figures go along."""
-        order = self._slots[name].order
-        if order is not None and self._slots[name].busy and order.version == offer.order.version:
-            self._steps[name].evidence.renumber(order.seq, offer.order.seq)
+        assigned = self._slots[name].assigned
+        if assigned is not None and self._slots[name].busy and assigned.version == offer.assigned.version:
+            self._steps[name].evidence.renumber(assigned.seq, offer.assigned.seq)
 
     def _work_of(self, name: str) -> Work | None:
         return TABLE[self._slots[name].state].work
 
     def _log(self, name: str, before: Slot, slot: Slot) -> None:
-        version = slot.order.version if slot.order is not None else slot.active
+        version = slot.assigned.version if slot.assigned is not None else slot.active
         _LOG.info(
             "state device=%s slot=%s from=%s to=%s rollout=%s seq=%s version=%s code=%s",
             self._device,
             name,
             before.state,
             slot.state,
-            slot.order.rollout if slot.order else None,
-            slot.order.seq if slot.order else 0,
+            slot.assigned.rollout if slot.assigned else None,
+            slot.assigned.seq if slot.assigned else 0,
             version.version if version else 0,
             slot.code,
         )

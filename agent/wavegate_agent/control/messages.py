@@ -15,7 +15,7 @@ from wavegate_agent.config import Identity
 from wavegate_agent.control.figures import Figures
 from wavegate_agent.core.journal_format import Record
 from wavegate_agent.core.live_stats import LiveStats
-from wavegate_agent.core.machine_types import Order, SendReport, Slot
+from wavegate_agent.core.machine_types import AssignedVersion, SendReport, Slot
 from wavegate_agent.core.windows import window_of
 from wavegate_shared import __version__
 from wavegate_shared.dsse import Signer, seal
@@ -56,8 +56,8 @@ class Messages:
 
     def state(self, name: str, slot: Slot, at: datetime, *, progress: float | None = None) -> None:
         """The slot entered a state, or is held up in it."""
-        order = slot.order
-        version = slot.active if order is None else order.version
+        assigned = slot.assigned
+        version = slot.active if assigned is None else assigned.version
 
         def make(boot: int, seq: int) -> bytes:
             return encode(
@@ -65,7 +65,7 @@ class Messages:
                     boot=boot,
                     seq=seq,
                     at=at,
-                    assignment_seq=0 if order is None else order.seq,
+                    assignment_seq=0 if assigned is None else assigned.seq,
                     slot=name,
                     model="" if version is None else version.model,
                     version=0 if version is None else version.version,
@@ -79,18 +79,18 @@ class Messages:
         self._outbox.put(Kind.STATE, make)
 
     def report(self, name: str, slot: Slot, said: SendReport, evidence: Figures, at: datetime) -> bool:
-        """The end of an order, signed; False when exactly this was put into the outbox before."""
-        order = said.order
-        what = f"{order.seq if order else 0} {said.outcome} {said.code}"
+        """The end of an assignment, signed; False when exactly this was put into the outbox before."""
+        assigned = said.assigned
+        what = f"{assigned.seq if assigned else 0} {said.outcome} {said.code}"
         if self._outbox.said(name) == what:
             return False
-        known = evidence if order is not None and evidence.seq == order.seq else Figures()
-        self._put_report(name, slot, order, said, known, at)
+        known = evidence if assigned is not None and evidence.seq == assigned.seq else Figures()
+        self._put_report(name, slot, assigned, said, known, at)
         self._outbox.say(name, what)
         return True
 
     def refusal(self, name: str, slot: Slot, error: WavegateError, at: datetime, monotonic_s: float) -> bool:
-        """Something was refused before it could become an order; the same code at most once a minute."""
+        """Something was refused before it could become an assignment; the same code at most once a minute."""
         last = self._refused.get(error.code)
         if last is not None and monotonic_s - last < _REPEAT_S:
             return False
@@ -110,9 +110,9 @@ class Messages:
         self._outbox.put(Kind.WINDOW, make)
 
     def _put_report(
-        self, name: str, slot: Slot, order: Order | None, said: SendReport, known: Figures, at: datetime
+        self, name: str, slot: Slot, assigned: AssignedVersion | None, said: SendReport, known: Figures, at: datetime
     ) -> None:
-        version = None if order is None else order.version
+        version = None if assigned is None else assigned.version
         model = version.model if version is not None else slot.active.model if slot.active is not None else ""
 
         def make(boot: int, seq: int) -> bytes:
@@ -121,8 +121,8 @@ class Messages:
                 boot=boot,
                 seq=seq,
                 at=at,
-                assignment_seq=0 if order is None else order.seq,
-                rollout=None if order is None else order.rollout,
+                assignment_seq=0 if assigned is None else assigned.seq,
+                rollout=None if assigned is None else assigned.rollout,
                 slot=name,
                 model=model,
                 version=0 if version is None else version.version,

@@ -21,6 +21,7 @@ from wavegate_agent.control.live_traffic import LiveTraffic
 from wavegate_agent.control.ports import Gatekeeper, Host
 from wavegate_agent.core.machine_types import (
     Arm,
+    AssignedVersion,
     BenchCandidate,
     Commit,
     Discard,
@@ -29,7 +30,6 @@ from wavegate_agent.core.machine_types import (
     Fallback,
     Fetch,
     Load,
-    Order,
     Preflight,
     ReadManifest,
     Revert,
@@ -130,10 +130,10 @@ class SlotWork:
     def look(self, slot: Slot) -> Done | Failed | None:
         """How the probation goes; None while there is nothing to say."""
         trial = self.live.trial
-        if trial is None or slot.order is None:
+        if trial is None or slot.assigned is None:
             return None
         self.live.sample()
-        verdict = trial.verdict(slot.order.probation)
+        verdict = trial.verdict(slot.assigned.probation)
         if verdict.word is Word.WAIT:
             return None
         self._note_trial(slot)
@@ -142,19 +142,19 @@ class SlotWork:
         return Failed(slot.state, "probation_failed", verdict.reason)
 
     def figures(self, slot: Slot) -> Figures:
-        """The evidence of the slot's order."""
-        return self.evidence.of(slot.order.seq if slot.order is not None else 0)
+        """The evidence of the slot's assignment."""
+        return self.evidence.of(slot.assigned.seq if slot.assigned is not None else 0)
 
     def status(self, slot: Slot) -> dict[str, object]:
         """The slot for `wavegate-agent status`."""
-        active, standby, order = slot.active, slot.standby, slot.order
+        active, standby, assigned = slot.active, slot.standby, slot.assigned
         return {
             "state": slot.state,
             "model": active.model if active else "",
             "version": active.version if active else 0,
             "serving": self.host.live_version,
             "standby": standby.version if standby else 0,
-            "order": order.version.version if order else 0,
+            "assigned": assigned.version.version if assigned else 0,
             "outcome": slot.outcome,
             "code": slot.code,
             "detail": slot.detail,
@@ -168,24 +168,24 @@ class SlotWork:
         return Done(slot.state)
 
     def _ready(self, slot: Slot) -> None:
-        """Verify the order and its manifests and begin to stage what is not installed."""
-        order = _order(slot)
+        """Verify the assignment and its manifests and begin to stage what is not installed."""
+        assigned = _assigned_version(slot)
         now = self._services.now()
         assignment = self._services.verifier.open(
-            self._services.assignment_files.read(order.seq), last_seq=order.seq, now=now
+            self._services.assignment_files.read(assigned.seq), last_seq=assigned.seq, now=now
         )
         wanted = assignment.slots.get(self._name)
         if wanted is None or (wanted.sha256, wanted.target.startswith(BENCH_PREFIX)) != (
-            order.version.sha256,
-            order.bench,
+            assigned.version.sha256,
+            assigned.bench,
         ):
-            raise TrustError("message_malformed", f"assignment {order.seq} on disk names another version")
+            raise TrustError("message_malformed", f"assignment {assigned.seq} on disk names another version")
         active = slot.active.version if slot.active is not None and slot.active.model == wanted.model else 0
         for part in _parts(wanted):
             self._services.verifier.manifest(
                 part,
                 now=now,
-                active_version=0 if order.bench else active,  # what is only measured may be of any age
+                active_version=0 if assigned.bench else active,  # what is only measured may be of any age
                 quarantined=[] if wanted.override_quarantine else self._services.quarantined(),
                 meta_min=assignment.meta_min,
             )
@@ -193,10 +193,10 @@ class SlotWork:
                 self._services.store.stage(part.sha256, self._services.verifier.manifest_bytes(part))
 
     def _digests(self, slot: Slot) -> list[str]:
-        """Manifest digests the order needs on disk: its version, and in a bench round the original."""
-        order = _order(slot)
-        beside = self._services.assignment_files.beside(order.seq).get(self._name) if order.bench else None
-        return [order.version.sha256, *([beside] if beside else [])]
+        """Manifest digests the assignment needs on disk: its version, and in a bench round the original."""
+        assigned = _assigned_version(slot)
+        beside = self._services.assignment_files.beside(assigned.seq).get(self._name) if assigned.bench else None
+        return [assigned.version.sha256, *([beside] if beside else [])]
 
     def _stagings(self, slot: Slot) -> list[Staging]:
         """What is being staged; after a restart from disk alone, so that an install goes on without a network."""
@@ -242,7 +242,7 @@ class SlotWork:
         return Done(slot.state)
 
     def _load(self, slot: Slot) -> Done:
-        sha256 = _order(slot).version.sha256
+        sha256 = _assigned_version(slot).version.sha256
         manifest = self._services.store.verify(sha256)
         self.host.discard_candidate()
         self.figures(slot).load_ms = self.host.load_candidate(self._services.store.directory(sha256), manifest)
@@ -257,7 +257,7 @@ class SlotWork:
             raise DeviceError(
                 "golden_failed", f"{_number(result.value)} on {result.samples} samples, the limit is {result.limit:g}"
             )
-        return Done(slot.state, short=_order(slot).allow_older)
+        return Done(slot.state, short=_assigned_version(slot).allow_older)
 
     def _bench(self, slot: Slot) -> Done | Interrupted:
         try:
@@ -269,9 +269,9 @@ class SlotWork:
         if self._services.interrupted():
             return AGAIN
         self.figures(slot).bench = bench
-        if _order(slot).bench:  # the server judges; nothing here depends on it
+        if _assigned_version(slot).bench:  # the server judges; nothing here depends on it
             return Done(slot.state, short=True)
-        manifest = self._services.store.verify(_order(slot).version.sha256)
+        manifest = self._services.store.verify(_assigned_version(slot).version.sha256)
         # Wall time beside live traffic says little; CPU time above the promised latency says that it cannot be kept.
         if manifest.slo.p95_ms is not None and bench.cpu_ms > manifest.slo.p95_ms:
             raise DeviceError("bench_failed", f"{bench.cpu_ms:.1f} ms CPU, promised p95 {manifest.slo.p95_ms:g} ms")
@@ -281,11 +281,11 @@ class SlotWork:
         return Done(slot.state)
 
     def _arm(self, slot: Slot) -> Done:
-        order = _order(slot)
-        manifest = self._services.store.verify(order.version.sha256)
-        if order.bench:
-            raise TrustError("bench_only", "an order to measure a version does not let it serve")
-        check_may_go_live(manifest, _assigned(order))
+        assigned = _assigned_version(slot)
+        manifest = self._services.store.verify(assigned.version.sha256)
+        if assigned.bench:
+            raise TrustError("bench_only", "an assignment to measure a version does not let it serve")
+        check_may_go_live(manifest, _slot_assignment(assigned))
         return Done(slot.state)
 
     # --- the swap and after ---------------------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ class SlotWork:
         return Done(slot.state)
 
     def _watch(self, slot: Slot) -> None:
-        self.live.begin(_order(slot).version.version, self.figures(slot).yardstick())
+        self.live.begin(_assigned_version(slot).version.version, self.figures(slot).yardstick())
 
     def _commit(self, slot: Slot) -> Done:
         self.host.release_standby()
@@ -352,28 +352,28 @@ class SlotWork:
             figures.p99_ms = trial.counts.latency.quantile(0.99)
 
 
-def _order(slot: Slot) -> Order:
-    if slot.order is None:
-        raise DeviceError("agent_failed", f"no order in {slot.state}")
-    return slot.order
+def _assigned_version(slot: Slot) -> AssignedVersion:
+    if slot.assigned is None:
+        raise DeviceError("agent_failed", f"no assignment in {slot.state}")
+    return slot.assigned
 
 
 def _parts(wanted: SlotAssignment) -> list[SlotAssignment]:
-    """What an order names, each to be verified like an assigned version."""
+    """What an assignment names, each to be verified like an assigned version."""
     beside = wanted.beside
     return [wanted] if beside is None else [wanted, SlotAssignment(**msgspec.structs.asdict(beside))]
 
 
-def _assigned(order: Order) -> SlotAssignment:
-    """The order as the director's words; a bench candidate's other path shows in its manifest."""
-    version = order.version
+def _slot_assignment(assigned: AssignedVersion) -> SlotAssignment:
+    """The assigned version as the director's words; a bench candidate's other path shows in its manifest."""
+    version = assigned.version
     return SlotAssignment(
         model=version.model,
         target=target_path(version.model, version.version),
         length=1,
         sha256=version.sha256,
         release_seq=version.version,
-        allow_older=order.allow_older,
+        allow_older=assigned.allow_older,
     )
 
 

@@ -31,6 +31,11 @@ class TrustedClock:
         self._ask, self._keys = ask, keys
         self._asked_s: float | None = None
 
+    @property
+    def state(self) -> str:
+        """`ok`, or `suspect` where the clock may be wrong: the word of inventory and status."""
+        return "suspect" if self.suspect else "ok"
+
     def now(self) -> datetime:
         """Trusted time."""
         return self._time.now(clock.now(), clock.boottime_s())

@@ -26,6 +26,8 @@ MAX_QUARANTINED = 8
 """Oldest out first: eight different bad versions in a row is not a life a device leads."""
 _HEADER = struct.Struct("<4sQII")
 _MAGIC = b"WGJ1"
+_RENAMED = (b'"order":', b'"assigned":')
+"""A field's name in journals of release 0.1, and today's. A text cannot hold the first: its quotes are escaped."""
 _EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
 
 
@@ -80,7 +82,7 @@ def decode_slot(data: bytes) -> tuple[int, Record] | None:
     if magic != _MAGIC or len(body) != length or zlib.crc32(struct.pack("<QI", seq, length) + body) != crc:
         return None
     try:
-        return seq, msgspec.json.decode(body, type=Record)
+        return seq, msgspec.json.decode(body.replace(*_RENAMED), type=Record)
     except msgspec.DecodeError:
         return None
 

@@ -10,7 +10,7 @@ Rules that hold in every row (and are tested):
   so neither a revert nor a rollback ever downloads.
 - Network failures are retried for ever with back-off and count towards nothing; every other state change spends `BUDGET`.
 - A digest that failed here is quarantined and refused when offered again, until a signed override.
-- An order to bench ends in BENCH, whatever its work answers, and quarantines nothing: it never comes near the swap.
+- An assignment to bench ends in BENCH, whatever its work answers, and quarantines nothing: it never comes near the swap.
 - Every assignment ends in a report; after a crash it may be sent twice, never zero times. A deferred one is tried again.
 
 Not here: how anything is done (`control/slot_work.py`), how it is stored (`core/journal_format.py`), verification (`core/verify.py`).
@@ -22,6 +22,7 @@ from wavegate_agent.core.machine_types import (
     BEFORE_SWAP,
     ActiveLost,
     Arm,
+    AssignedVersion,
     BenchCandidate,
     Command,
     Commit,
@@ -36,7 +37,6 @@ from wavegate_agent.core.machine_types import (
     Offer,
     OnOffer,
     OnRestart,
-    Order,
     Preflight,
     Quarantine,
     ReadManifest,
@@ -69,7 +69,7 @@ DEFERRED_RETRY_S = 900.0
 QUARANTINED_BY = frozenset(
     {"load_failed", "golden_failed", "bench_failed", "candidate_crashed", "model_rejected", "probation_failed"}
 )
-"""Codes that say something about the version, not about the network, the disk or the order."""
+"""Codes that say something about the version, not about the network, the disk or the assignment."""
 
 
 # --- the table ------------------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def _commands(slot: Slot) -> tuple[Command, ...]:
     commands: tuple[Command, ...] = () if work is None else (work,)
     if slot.state in (S.COMMITTED, S.DISCARDING, S.BROKEN) and slot.outcome is not None:
         # The report comes first: the work below only tidies up, and a crash in between repeats both.
-        commands = (SendReport(slot.order, slot.outcome, slot.code, slot.detail), *commands)
+        commands = (SendReport(slot.assigned, slot.outcome, slot.code, slot.detail), *commands)
     return commands
 
 
@@ -180,12 +180,12 @@ def _rest(slot: Slot) -> tuple[Slot, tuple[Command, ...]]:
     return slot, _commands(slot)
 
 
-def _take(slot: Slot, order: Order) -> tuple[Slot, tuple[Command, ...]]:
+def _take(slot: Slot, assigned: AssignedVersion) -> tuple[Slot, tuple[Command, ...]]:
     taken = replace(
-        slot, order=order, pending=None, outcome=None, code=None, detail="", attempts=0, moves=0, spare=None
+        slot, assigned=assigned, pending=None, outcome=None, code=None, detail="", attempts=0, moves=0, spare=None
     )
-    forgiven: tuple[Command, ...] = (Forgive(order.version.sha256),) if order.override else ()
-    if slot.state is not S.BROKEN and slot.active == order.version and not order.bench:
+    forgiven: tuple[Command, ...] = (Forgive(assigned.version.sha256),) if assigned.override else ()
+    if slot.state is not S.BROKEN and slot.active == assigned.version and not assigned.bench:
         done, commands = _enter(replace(taken, outcome=Outcome.PROVEN, detail="already active"), S.COMMITTED)
     else:
         done, commands = _enter(taken, S.OFFERED)
@@ -193,45 +193,45 @@ def _take(slot: Slot, order: Order) -> tuple[Slot, tuple[Command, ...]]:
 
 
 def _offered(slot: Slot, event: Offer) -> tuple[Slot, tuple[Command, ...]]:
-    order, row = event.order, TABLE[slot.state]
-    if slot.order is not None and order.seq <= slot.order.seq:
-        return slot, _said_again(slot, order)
-    if slot.pending is not None and order.seq <= slot.pending.seq:
+    assigned, row = event.assigned, TABLE[slot.state]
+    if slot.assigned is not None and assigned.seq <= slot.assigned.seq:
+        return slot, _said_again(slot, assigned)
+    if slot.pending is not None and assigned.seq <= slot.pending.seq:
         return slot, ()
-    if event.quarantined and not order.override and slot.active != order.version:
-        return _refuse_quarantined(slot, order)
+    if event.quarantined and not assigned.override and slot.active != assigned.version:
+        return _refuse_quarantined(slot, assigned)
     if row.offer is OnOffer.TAKE:
-        return _take(slot, order)
-    if row.offer is OnOffer.DEFER or (order.bench and not slot.benching):
-        return replace(slot, pending=order), ()  # a measurement waits; it takes nobody's place
-    if slot.order is not None and (slot.order.version, slot.order.bench) == (order.version, order.bench):
-        return _reordered(slot, order)
-    waiting = replace(slot, pending=order)
+        return _take(slot, assigned)
+    if row.offer is OnOffer.DEFER or (assigned.bench and not slot.benching):
+        return replace(slot, pending=assigned), ()  # a measurement waits; it takes nobody's place
+    if slot.assigned is not None and (slot.assigned.version, slot.assigned.bench) == (assigned.version, assigned.bench):
+        return _reassigned(slot, assigned)
+    waiting = replace(slot, pending=assigned)
     if row.offer is OnOffer.REVERT and slot.standby is not None:
-        return _leave(waiting, S.REVERTING, "superseded", f"assignment {order.seq} took its place")
-    return _leave(waiting, S.DISCARDING, "superseded", f"assignment {order.seq} took its place")
+        return _leave(waiting, S.REVERTING, "superseded", f"assignment {assigned.seq} took its place")
+    return _leave(waiting, S.DISCARDING, "superseded", f"assignment {assigned.seq} took its place")
 
 
-def _said_again(slot: Slot, order: Order) -> tuple[Command, ...]:
+def _said_again(slot: Slot, assigned: AssignedVersion) -> tuple[Command, ...]:
     """The server repeats a finished assignment: it may have missed the report, so say it once more."""
-    if slot.busy or slot.order is None or order.seq != slot.order.seq or slot.outcome is None:
+    if slot.busy or slot.assigned is None or assigned.seq != slot.assigned.seq or slot.outcome is None:
         return ()
-    return (SendReport(slot.order, slot.outcome, slot.code, slot.detail),)
+    return (SendReport(slot.assigned, slot.outcome, slot.code, slot.detail),)
 
 
-def _refuse_quarantined(slot: Slot, order: Order) -> tuple[Slot, tuple[Command, ...]]:
+def _refuse_quarantined(slot: Slot, assigned: AssignedVersion) -> tuple[Slot, tuple[Command, ...]]:
     """Answer at once; what runs or is being installed is left alone."""
     code, detail = "quarantined", "this version failed here before"
-    report = SendReport(order, Outcome.REFUSED, code, detail)
+    report = SendReport(assigned, Outcome.REFUSED, code, detail)
     if slot.busy:
         return slot, (report,)
-    return replace(slot, order=order, outcome=Outcome.REFUSED, code=code, detail=detail), (report,)
+    return replace(slot, assigned=assigned, outcome=Outcome.REFUSED, code=code, detail=detail), (report,)
 
 
-def _reordered(slot: Slot, order: Order) -> tuple[Slot, tuple[Command, ...]]:
+def _reassigned(slot: Slot, assigned: AssignedVersion) -> tuple[Slot, tuple[Command, ...]]:
     """A newer assignment of the very version being worked on: carry on under the new number."""
-    forgiven: tuple[Command, ...] = (Forgive(order.version.sha256),) if order.override else ()
-    return replace(slot, order=order), forgiven
+    forgiven: tuple[Command, ...] = (Forgive(assigned.version.sha256),) if assigned.override else ()
+    return replace(slot, assigned=assigned), forgiven
 
 
 def _done(slot: Slot, event: Done) -> tuple[Slot, tuple[Command, ...]]:
@@ -261,9 +261,9 @@ def _done(slot: Slot, event: Done) -> tuple[Slot, tuple[Command, ...]]:
 
 
 def _pointers_after_swap(slot: Slot) -> Slot:
-    if slot.order is None:  # cannot be: a swap belongs to an order
+    if slot.assigned is None:  # cannot be: a swap belongs to an assignment
         return slot
-    new, old, before = slot.order.version, slot.active, slot.standby
+    new, old, before = slot.assigned.version, slot.active, slot.standby
     others = [version for version in (old, before) if version is not None and version != new]
     standby, spare = [*others, None, None][:2]
     return replace(slot, active=new, standby=standby, spare=spare, attempts=0, lost=False)
@@ -272,7 +272,7 @@ def _pointers_after_swap(slot: Slot) -> Slot:
 def _recovered(slot: Slot, found: Version | None) -> tuple[Slot, tuple[Command, ...]]:
     """A fallback worked: point at what it found, and refuse what crashed from now on."""
     slot = replace(slot, lost=False)
-    if found is None or found == slot.active:  # it runs after all; only a given-up order is worth a report
+    if found is None or found == slot.active:  # it runs after all; only a given-up assignment is worth a report
         deferred = slot.outcome is Outcome.DEFERRED
         return _enter(slot if deferred else replace(slot, outcome=None, code=None, detail=""), S.DISCARDING)
     others = [version for version in (slot.standby, slot.spare) if version not in (None, found)]
@@ -308,7 +308,7 @@ def _broken(slot: Slot, event: Failed, now: float) -> tuple[Slot, tuple[Command,
 
 
 def _leave(slot: Slot, target: DeviceState, code: str, detail: str) -> tuple[Slot, tuple[Command, ...]]:
-    """Give the order up: say why, quarantine what earned it, go to `target`."""
+    """Give the assignment up: say why, quarantine what earned it, go to `target`."""
     first = slot.code is None  # a failing revert must not overwrite why it was reverted
     if target in (S.REVERTING, S.FALLBACK):
         outcome = Outcome.REVERTED
@@ -321,7 +321,7 @@ def _leave(slot: Slot, target: DeviceState, code: str, detail: str) -> tuple[Slo
         detail=short(detail) if first else slot.detail,
     )
     blamed = first and code in QUARANTINED_BY and not slot.benching
-    guilty = slot.order.version.sha256 if blamed and slot.order is not None else None
+    guilty = slot.assigned.version.sha256 if blamed and slot.assigned is not None else None
     moved, commands = _enter(left, target)
     return moved, ((Quarantine(guilty), *commands) if guilty else commands)
 
@@ -356,7 +356,7 @@ def _active_lost(slot: Slot, event: ActiveLost) -> tuple[Slot, tuple[Command, ..
         case S.REVERTING | S.FALLBACK | S.BROKEN:
             return slot, ()  # already on the way out
         case _:
-            # An order in hand is not to blame: it is put off, so that one thing happens at a time.
+            # An assignment in hand is not to blame: it is put off, so that one thing happens at a time.
             outcome = Outcome.DEFERRED if slot.state in BEFORE_SWAP else Outcome.REVERTED
             lost = replace(slot, outcome=outcome, code=event.code, detail=short(event.detail))
             return _enter(lost, S.FALLBACK)
@@ -366,8 +366,8 @@ def _tick(slot: Slot, event: Tick, now: float) -> tuple[Slot, tuple[Command, ...
     hurry = event.connected and slot.state in BEFORE_SWAP
     if slot.due is None or (now < slot.due and not hurry):
         return slot, ()
-    if slot.state is S.IDLE and slot.order is not None:
-        return _take(replace(slot, due=None), slot.order)
+    if slot.state is S.IDLE and slot.assigned is not None:
+        return _take(replace(slot, due=None), slot.assigned)
     if slot.state is S.BROKEN:
         return _enter(slot, S.FALLBACK)
     return replace(slot, due=None), _commands(slot)

@@ -15,6 +15,7 @@ __all__ = [
     "BEFORE_SWAP",
     "ActiveLost",
     "Arm",
+    "AssignedVersion",
     "BenchCandidate",
     "Command",
     "Commit",
@@ -29,7 +30,6 @@ __all__ = [
     "Offer",
     "OnOffer",
     "OnRestart",
-    "Order",
     "Preflight",
     "Quarantine",
     "ReadManifest",
@@ -62,7 +62,7 @@ BEFORE_SWAP = frozenset(
 )
 """States in which the active version is still the old one."""
 
-DETAIL_BYTES = 96
+DETAIL_BYTES = 88
 """The journal has a fixed size, so what it says of a failure is short; the whole text stands in the log."""
 
 # --- values ---------------------------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class AssignedVersion:
     """What an accepted assignment says about one slot; see `SlotAssignment` and `Assignment` for the fields.
 
     Attributes:
@@ -102,11 +102,11 @@ class Slot:
         active: what serves (or would, if it could).
         standby: the version before; verified, ready for a revert.
         spare: the version before `standby`; kept only while an update runs.
-        order: the assignment worked on, or the last one finished.
+        assigned: the assignment worked on, or the last one finished.
         pending: a newer assignment that waits for the current one to be put away.
-        outcome, code, detail: how `order` ends or ended.
+        outcome, code, detail: how `assigned` ends or ended.
         attempts: restarts found in the current phase.
-        moves: state changes since the order was taken.
+        moves: state changes since the assignment was taken.
         retries: network failures in a row.
         lost: nothing could be made to serve; cleared by the next thing that does.
         due: when to try again, in the runner's monotonic seconds; None when nothing is waited for.
@@ -116,8 +116,8 @@ class Slot:
     active: Version | None = None
     standby: Version | None = None
     spare: Version | None = None
-    order: Order | None = None
-    pending: Order | None = None
+    assigned: AssignedVersion | None = None
+    pending: AssignedVersion | None = None
     outcome: Outcome | None = None
     code: str | None = None
     detail: str = ""
@@ -131,16 +131,16 @@ class Slot:
     def kept(self) -> tuple[Version, ...]:
         """Everything that must stay on disk for this slot in this state, without repeats."""
         pointers = [self.active, self.standby, None if self.state is DeviceState.COMMITTED else self.spare]
-        if self.order is not None and self.state in BEFORE_SWAP:
-            pointers.append(self.order.version)
+        if self.assigned is not None and self.state in BEFORE_SWAP:
+            pointers.append(self.assigned.version)
         if self.pending is not None:
             pointers.append(self.pending.version)
         return tuple(dict.fromkeys(version for version in pointers if version is not None))
 
     @property
     def benching(self) -> bool:
-        """Whether the order in hand is to measure a version, never to run it."""
-        return self.order is not None and self.order.bench
+        """Whether the assignment in hand is to measure a version, never to run it."""
+        return self.assigned is not None and self.assigned.bench
 
     @property
     def busy(self) -> bool:
@@ -162,7 +162,7 @@ def short(detail: str) -> str:
 class Offer:
     """A verified assignment names this slot. `quarantined`: its digest is on the device's list."""
 
-    order: Order
+    assigned: AssignedVersion
     quarantined: bool = False
 
 
@@ -316,9 +316,9 @@ class Fallback(Work):
 
 @dataclass(frozen=True, slots=True)
 class SendReport:
-    """Put the signed report of `order` into the outbox."""
+    """Put the signed report of `assigned` into the outbox."""
 
-    order: Order | None
+    assigned: AssignedVersion | None
     outcome: Outcome
     code: str | None
     detail: str

@@ -108,7 +108,7 @@ def show_round(round_id: RoundId, context: Ctx, response: Response, _: Reader) -
 def cancel(
     round_id: RoundId, context: Ctx, response: Response, who: ModelWriter, if_match: IfMatch = None
 ) -> BenchRoundView:
-    """The device gets its own order back; what was measured stays in the books. Again is the same."""
+    """The device gets its own assignment back; figures measured so far are kept. Idempotent: repeating the call has no further effect."""
     with write(context.engine) as session:
         found = get_round(session, round_id)
         if found.finished_at is None:

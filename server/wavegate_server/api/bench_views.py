@@ -11,7 +11,7 @@ __all__ = ["BenchCandidateView", "BenchRoundSummary", "BenchRoundView"]
 
 
 class BenchRoundSummary(BaseModel):
-    """A round in a list."""
+    """A bench round in a list."""
 
     id: str
     hardware_class: str = Field(serialization_alias="class")
@@ -49,7 +49,7 @@ class BenchCandidateView(BaseModel):
 
 
 class BenchRoundView(BenchRoundSummary):
-    """A round whole. `candidates` leave the original out: its figures stand beside each candidate's."""
+    """A bench round with all its details. `candidates` leaves the original out: its figures stand beside each candidate's."""
 
     original_size_bytes: int
     candidates: list[BenchCandidateView]

@@ -170,7 +170,7 @@ def list_events(
     responses=problem_responses(404, 409, 412, 428),
 )
 def cancel_job(job_id: JobId, context: Ctx, once: OnceKey, who: ModelWriter, if_match: IfMatch = None) -> Response:
-    """A running one ends within seconds; its finished steps are kept, the registry is as it was. Again is the same."""
+    """A running job ends within seconds; its finished steps are kept and the registry is unchanged. Idempotent: repeating the call has no further effect."""
     with write(context.engine) as session:
         if replayed := once.replay(session):
             return replayed

@@ -26,7 +26,7 @@ JobSeconds = Annotated[float, Field(ge=TIME_LIMITS_S[0], le=TIME_LIMITS_S[1])]
 
 
 class NewCompressJob(BaseModel):
-    """A compression to run."""
+    """The compression job to create."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -101,7 +101,7 @@ class RecordedComparison(_Recorded):
 
 
 class RecordedMetric(_Recorded):
-    """What the candidates are judged by."""
+    """The metric that the candidates are judged by."""
 
     name: Annotated[str, StringConstraints(max_length=60)]
     unit: Annotated[str, StringConstraints(max_length=30)]

@@ -32,7 +32,7 @@ DeviceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]
 
 
 class NewDevice(BaseModel):
-    """A device to register."""
+    """The device to register."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -53,7 +53,7 @@ class NewDevice(BaseModel):
 
 
 class DeviceChange(BaseModel):
-    """What to change; a field left out stays. A label set to null goes."""
+    """The changes of a device; a field that is left out keeps its value, a label set to null is removed."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"labels": {"ring": "late"}}]})
 
@@ -63,7 +63,7 @@ class DeviceChange(BaseModel):
 
 
 class RevokeRequest(BaseModel):
-    """Why."""
+    """Reason for the revocation."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"reason": "stolen"}]})
 
@@ -71,7 +71,7 @@ class RevokeRequest(BaseModel):
 
 
 class FilterBody(BaseModel):
-    """Which devices; a field left out is any, all fields given must hold."""
+    """A filter of devices: all given fields must match; a field that is left out matches every device."""
 
     model_config = ConfigDict(
         extra="forbid", populate_by_name=True, json_schema_extra={"examples": [{"class": "edge-a", "site": "berlin"}]}
@@ -143,7 +143,7 @@ class SlotView(_View):
 
 
 class DeviceView(DeviceSummary):
-    """A device whole."""
+    """A device with all its details."""
 
     slots: list[SlotView]
     facts: dict[str, Any]
@@ -224,7 +224,7 @@ class HistoryAnswer(BaseModel):
 
 
 class WhyStepView(_View):
-    """One reason."""
+    """One reason in the explanation of a device's version."""
 
     at: datetime | None
     code: str = Field(description="stable name of the kind of reason")

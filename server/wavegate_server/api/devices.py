@@ -180,7 +180,10 @@ def revoke(
     body: RevokeRequest | None = None,
     if_match: IfMatch = None,
 ) -> DeviceView:
-    """Its certificate goes on the revocation list; ingest drops its messages and has the broker cut it off. Again is the same."""
+    """Its certificate is put on the revocation list, ingest drops its messages, and the broker disconnects it.
+
+    Idempotent: repeating the call has no further effect.
+    """
     now, reason = context.clock(), body.reason if body else ""
     with write(context.engine) as session:
         device = get_device(session, device_id)

@@ -32,7 +32,7 @@ class EnrolRequest(BaseModel):
 
 
 class EnrolAnswer(BaseModel):
-    """Everything the device needs from now on."""
+    """The certificate and the addresses that an enrolled device needs."""
 
     certificate: str = Field(description="PEM; its common name is the device's id")
     ca: str = Field(description="PEM of the authority: verifies the server and the broker")

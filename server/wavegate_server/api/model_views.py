@@ -15,7 +15,7 @@ class _View(BaseModel):
 
 
 class MetricView(_View):
-    """What versions are judged by."""
+    """The metric that versions of a model are judged by."""
 
     name: str
     unit: str
@@ -41,7 +41,7 @@ class ArtifactView(_View):
 
 
 class RequiresView(_View):
-    """What a device must have; zero or empty is no demand."""
+    """What a version requires of a device; zero or empty: no requirement."""
 
     memory_mb: int
     runtime_min: str
@@ -52,7 +52,7 @@ class RequiresView(_View):
 
 
 class SloView(_View):
-    """Absolute limits the version promises; null is no promise."""
+    """Absolute limits that a version promises to keep; null: no limit."""
 
     p95_ms: float | None
     peak_memory_mb: float | None
@@ -117,7 +117,7 @@ class AliasBody(BaseModel):
 
 
 class RevokeVersion(BaseModel):
-    """Why a version is taken back."""
+    """Reason for revoking a version."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"reason": "trained on wrong labels"}]})
 

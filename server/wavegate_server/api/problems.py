@@ -67,7 +67,7 @@ _CODE_OF_STATUS = {
 
 
 class FieldError(BaseModel):
-    """One field that does not fit."""
+    """One field of the request that is invalid, and why."""
 
     loc: list[str | int] = Field(description="path to the field, as [body, policy, alpha]")
     msg: str

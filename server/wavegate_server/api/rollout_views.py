@@ -65,7 +65,7 @@ class DeviceChoice(BaseModel):
 
 
 class NewRollout(BaseModel):
-    """A rollout to plan."""
+    """The rollout to plan."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_EXAMPLE]})
 
@@ -77,7 +77,7 @@ class NewRollout(BaseModel):
 
 
 class ActionBody(BaseModel):
-    """Why."""
+    """Reason for the action, kept in the audit log."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"reason": "complaints from berlin"}]})
 
@@ -164,7 +164,7 @@ class GateView(_View):
 
 
 class RolloutView(RolloutSummary):
-    """A rollout whole."""
+    """A rollout with all its details."""
 
     policy: dict[str, Any]
     wave_list: list[WaveView]

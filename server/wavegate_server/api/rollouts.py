@@ -142,16 +142,27 @@ def _action(action: Action, summary: str, text: str) -> None:
     )(endpoint)
 
 
-_action("pause", "Stop offering the version", "Devices that have it keep it. Again is the same.")
-_action("resume", "Go on with a paused rollout", "Deadlines start anew. Again is the same.")
+_action(
+    "pause",
+    "Stop offering the version",
+    "Devices that have the version keep it. Idempotent: repeating the call has no further effect.",
+)
+_action(
+    "resume",
+    "Go on with a paused rollout",
+    "Deadlines start anew. Idempotent: repeating the call has no further effect.",
+)
 _action("approve", "Promote what waits for a human", "Starts a rollout that waits for approval, or promotes its wave.")
 _action(
-    "abort", "End it where it stands", "Devices that swapped keep the version; orders not carried out are withdrawn."
+    "abort",
+    "End it where it stands",
+    "Devices that swapped keep the version; assignments that were not carried out are withdrawn.",
 )
 _action(
     "rollback",
     "Bring the devices back",
-    "Every device that took the version goes back to its own previous one, without a download. Also after the end.",
+    "Every device of the rollout that runs the version, or is assigned it, goes back to its own previous one, "
+    "without a download. Possible after the rollout's end too.",
 )
 
 

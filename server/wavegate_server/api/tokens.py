@@ -24,7 +24,7 @@ router = APIRouter(tags=["tokens"])
 
 
 class NewApiToken(BaseModel):
-    """A token to make."""
+    """The API token to create."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "ci", "role": "publisher"}]})
 
@@ -90,7 +90,7 @@ def new_token(body: NewApiToken, context: Ctx, once: OnceKey, who: Manager) -> R
     responses=problem_responses(404),
 )
 def end_token(token_id: Annotated[int, Path(ge=1, le=2**31 - 1)], context: Ctx, who: Manager) -> ApiTokenView:
-    """At once, with every browser session opened with it. Again is the same."""
+    """Takes effect at once and also ends every browser session opened with it. Idempotent: repeating the call has no further effect."""
     with write(context.engine) as session:
         view = ApiTokenView.model_validate(revoke_token(session, token_id))
         subject = f"token/{token_id}"

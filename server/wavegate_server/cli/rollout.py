@@ -224,7 +224,7 @@ def abort(context: typer.Context, rollout: RolloutId, reason: Reason = "", as_js
 
 @app.command()
 def rollback(context: typer.Context, rollout: RolloutId, reason: Reason = "", as_json: JsonFlag = False) -> None:
-    """Bring every device that took the version back to its own previous one, without a download.
+    """Bring every device of the rollout that runs the version back to its own previous one, without a download.
 
     Example: wavegate rollout rollback r-1f2e3d4c --reason "complaints from berlin"
     """

@@ -49,7 +49,7 @@ def candidate(world: AgentWorld, number: int, **changes: Any) -> Manifest:
     return model
 
 
-def order(world: AgentWorld, number: int, **changes: Any) -> SlotAssignment:
+def assigned(world: AgentWorld, number: int, **changes: Any) -> SlotAssignment:
     original = slot_of(world.manifests[ORIGINAL], version=ORIGINAL, target=path(ORIGINAL))
     fields = ("model", "target", "length", "sha256", "release_seq")
     beside = Beside(**{name: getattr(original, name) for name in fields})
@@ -66,7 +66,7 @@ def give(world: AgentWorld, slot: SlotAssignment) -> int:
 
 def bench(running: RunningAgent, number: int, **changes: Any) -> Report:
     world = running.world
-    report = world.wait_report(give(world, order(world, number, **changes)))
+    report = world.wait_report(give(world, assigned(world, number, **changes)))
     world.wait_state(DeviceState.IDLE, report.assignment_seq)
     return report
 
@@ -130,11 +130,11 @@ def as_a_release(world: AgentWorld) -> SlotAssignment:
 
 
 def as_a_rollback(world: AgentWorld) -> SlotAssignment:
-    return order(world, SMALL, allow_older=True)
+    return assigned(world, SMALL, allow_older=True)
 
 
 def as_an_override(world: AgentWorld) -> SlotAssignment:
-    return order(world, SMALL, override_quarantine=True)
+    return assigned(world, SMALL, override_quarantine=True)
 
 
 @pytest.mark.parametrize("lie", [as_a_release, as_a_rollback, as_an_override])
@@ -150,7 +150,7 @@ def test_no_word_of_a_director_lets_a_candidate_serve(
 def test_an_order_that_changes_its_word_half_way_does_not_either(running: RunningAgent, world: AgentWorld) -> None:
     """First to be measured, then, while it is loaded, the same bytes as a release: the second is a new order, and refused."""
     running.host.during["golden"] = lambda: give(world, as_a_release(world))
-    first = give(world, order(world, SMALL))
+    first = give(world, assigned(world, SMALL))
     assert world.wait_report(first).code == "superseded"
     assert world.wait_report(first + 1).code in ("version_not_listed", "bench_only", "manifest_invalid")
     assert f"swap {SMALL}" not in running.host.calls
@@ -158,7 +158,7 @@ def test_an_order_that_changes_its_word_half_way_does_not_either(running: Runnin
 
 
 def test_a_measurement_waits_for_the_update_in_hand(running: RunningAgent, world: AgentWorld) -> None:
-    running.host.during["golden"] = lambda: give(world, order(world, SMALL))
+    running.host.during["golden"] = lambda: give(world, assigned(world, SMALL))
     assert running.install(2).outcome is Outcome.PROVEN
     assert world.wait_report(world._seq).outcome is Outcome.BENCHED
     still_serves(running, 2)
@@ -166,7 +166,7 @@ def test_a_measurement_waits_for_the_update_in_hand(running: RunningAgent, world
 
 def test_an_update_does_not_wait_for_a_measurement(running: RunningAgent, world: AgentWorld) -> None:
     running.host.during["bench"] = lambda: world.assign(2)
-    first = give(world, order(world, SMALL))
+    first = give(world, assigned(world, SMALL))
     assert world.wait_report(first).outcome in (Outcome.REFUSED, Outcome.BENCHED)
     assert world.wait_report(first + 1).outcome is Outcome.PROVEN
 
@@ -184,7 +184,7 @@ def test_a_power_cut_in_the_middle_loses_nothing(tmp_path: Path, world: AgentWor
             running.agent._stopping.set()
 
         host.during[during] = cut
-        seq = give(world, order(world, SMALL))
+        seq = give(world, assigned(world, SMALL))
         world.wait(lambda: seen, "the cut")
     with RunningAgent(tmp_path, world, host) as again:
         assert "start_live 1" in host.calls
@@ -209,5 +209,5 @@ def test_a_release_key_signs_no_candidate_and_a_bench_key_no_release(running: Ru
 
 
 def test_a_state_in_hand_is_told(running: RunningAgent, world: AgentWorld) -> None:
-    seq = give(world, order(world, SMALL))
+    seq = give(world, assigned(world, SMALL))
     assert world.wait_state(DeviceState.BENCH, seq).version == SMALL

@@ -1,8 +1,11 @@
 """The journal's form: whole records come back, torn ones never do, and the longest one fits."""
 
+import struct
+import zlib
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,13 +19,13 @@ from wavegate_agent.core.journal_format import (
     decode_slot,
     encode_slot,
 )
-from wavegate_agent.core.machine_types import Forgive, Order, Quarantine, Slot, Version, short
+from wavegate_agent.core.machine_types import AssignedVersion, Forgive, Quarantine, Slot, Version, short
 from wavegate_shared.assignment import Probation
 from wavegate_shared.states import DeviceState, Outcome
 
 LONG = Version(model="m" * 63, version=2**31, sha256="f" * 64)
 PROBATION = Probation(seconds=1e6 + 1 / 3, requests=10**7, max_error_share=1 / 3, max_p99_ratio=10 / 3)
-ORDER = Order(
+ASSIGNED = AssignedVersion(
     seq=2**31, version=LONG, rollout="r" * 40, allow_older=False, override=False, probation=PROBATION, bench=False
 )
 FULL_SLOT = Slot(
@@ -30,8 +33,8 @@ FULL_SLOT = Slot(
     active=LONG,
     standby=LONG,
     spare=LONG,
-    order=ORDER,
-    pending=ORDER,
+    assigned=ASSIGNED,
+    pending=ASSIGNED,
     outcome=Outcome.REVERTED,
     code="assignment_replayed",
     detail=short('\u6d4b\n"' * 300),
@@ -88,3 +91,13 @@ def test_quarantine_is_bounded_newest_last_and_can_be_forgiven() -> None:
 def test_waits_are_not_journalled() -> None:
     waiting = replace(FULL_SLOT, due=12.0, retries=4)
     assert applied(Record(), "main", waiting, ()).slots["main"] == FULL_SLOT
+
+
+def test_a_journal_of_release_0_1_keeps_its_assignment() -> None:
+    """It called the field `order`; a detail that quotes the word is left as it is."""
+    slot = replace(FULL_SLOT, detail='said "order": x')
+    record = Record(boot=7, slots={"main": slot})
+    body = msgspec.json.encode(record).replace(b'"assigned":', b'"order":')
+    crc = zlib.crc32(struct.pack("<QI", 3, len(body)) + body)
+    data = struct.pack("<4sQII", b"WGJ1", 3, len(body), crc) + body
+    assert decode_slot(data.ljust(SLOT_BYTES, b"\0")) == (3, record)

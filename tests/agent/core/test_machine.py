@@ -17,6 +17,7 @@ from wavegate_agent.core.machine import (
 from wavegate_agent.core.machine_types import (
     BEFORE_SWAP,
     ActiveLost,
+    AssignedVersion,
     BenchCandidate,
     Command,
     Commit,
@@ -29,7 +30,6 @@ from wavegate_agent.core.machine_types import (
     Forgive,
     Load,
     Offer,
-    Order,
     Preflight,
     Quarantine,
     ReadManifest,
@@ -50,8 +50,8 @@ from wavegate_shared.states import Outcome
 V1, V2, V3 = (Version(model="m", version=n, sha256=f"{n:064x}") for n in (1, 2, 3))
 
 
-def order(version: Version, seq: int, *, allow_older: bool = False, override: bool = False) -> Order:
-    return Order(seq=seq, version=version, allow_older=allow_older, override=override)
+def assigned(version: Version, seq: int, *, allow_older: bool = False, override: bool = False) -> AssignedVersion:
+    return AssignedVersion(seq=seq, version=version, allow_older=allow_older, override=override)
 
 
 def at(state: S, **more: object) -> Slot:
@@ -62,7 +62,7 @@ def at(state: S, **more: object) -> Slot:
         active=V2 if swapped else V1,
         standby=V1 if swapped else V3,
         spare=V3 if swapped else None,
-        order=order(V2, 5),
+        assigned=assigned(V2, 5),
         moves=5,
     )
     return replace(base, **more)  # type: ignore[arg-type]  # keyword names are checked by dataclasses itself
@@ -203,15 +203,15 @@ def test_restarts_in_probation_end_in_a_revert() -> None:
 
 @pytest.mark.parametrize("state", list(S))
 def test_a_newer_assignment_in_any_state(state: S) -> None:
-    slot, commands = step(at(state), Offer(order(V3 if state is not S.IDLE else V2, 6)), 0.0)
+    slot, commands = step(at(state), Offer(assigned(V3 if state is not S.IDLE else V2, 6)), 0.0)
     match TABLE[state].offer:
         case OnOffer.TAKE:
             assert slot.state is S.OFFERED
-            assert slot.order is not None
-            assert slot.order.seq == 6
+            assert slot.assigned is not None
+            assert slot.assigned.seq == 6
         case OnOffer.SUPERSEDE:
             assert slot.state is S.DISCARDING
-            assert commands[0] == SendReport(order(V2, 5), Outcome.REFUSED, "superseded", slot.detail)
+            assert commands[0] == SendReport(assigned(V2, 5), Outcome.REFUSED, "superseded", slot.detail)
         case OnOffer.REVERT:
             assert slot.state is S.REVERTING
             assert not any(isinstance(c, Quarantine) for c in commands)
@@ -221,48 +221,48 @@ def test_a_newer_assignment_in_any_state(state: S) -> None:
 
 
 def test_a_deferred_assignment_is_taken_when_the_hands_are_free() -> None:
-    slot, _ = step(at(S.SWAPPING), Offer(order(V3, 6)), 0.0)
+    slot, _ = step(at(S.SWAPPING), Offer(assigned(V3, 6)), 0.0)
     slot, said = run(slot, Done(S.SWAPPING), Done(S.PROBATION), Done(S.COMMITTED))
     assert slot.state is S.OFFERED
-    assert slot.order == order(V3, 6)
+    assert slot.assigned == assigned(V3, 6)
     assert (slot.active, slot.standby) == (V2, V1)
     assert ReadManifest in works(tuple(said))
 
 
 def test_the_server_takes_a_version_back_during_probation() -> None:
     """A rollback to the standby is a revert: no download, no load; both assignments get their report."""
-    slot, said = run(at(S.PROBATION), Offer(order(V1, 6, allow_older=True)), Done(S.REVERTING), Done(S.DISCARDING))
+    slot, said = run(at(S.PROBATION), Offer(assigned(V1, 6, allow_older=True)), Done(S.REVERTING), Done(S.DISCARDING))
     assert (slot.state, slot.active) == (S.COMMITTED, V1)
-    reports = [(c.order.seq, c.outcome) for c in said if isinstance(c, SendReport) and c.order]
+    reports = [(c.assigned.seq, c.outcome) for c in said if isinstance(c, SendReport) and c.assigned]
     assert reports == [(5, Outcome.REVERTED), (6, Outcome.PROVEN)]
     assert Fetch not in works(tuple(said))
 
 
 def test_a_first_version_in_probation_is_not_thrown_away_for_a_newer_one() -> None:
     first = at(S.PROBATION, standby=None, spare=None)
-    slot, _ = step(first, Offer(order(V3, 6)), 0.0)
+    slot, _ = step(first, Offer(assigned(V3, 6)), 0.0)
     assert (slot.state, slot.active) == (S.DISCARDING, V2)
 
 
 def test_the_same_version_under_a_new_number_carries_on() -> None:
-    slot, commands = step(at(S.FETCHING), Offer(order(V2, 9)), 0.0)
+    slot, commands = step(at(S.FETCHING), Offer(assigned(V2, 9)), 0.0)
     assert (slot.state, commands) == (S.FETCHING, ())
-    assert slot.order is not None
-    assert slot.order.seq == 9
+    assert slot.assigned is not None
+    assert slot.assigned.seq == 9
 
 
 def test_an_older_or_equal_assignment_changes_nothing() -> None:
     for seq in (4, 5):
-        assert step(at(S.FETCHING), Offer(order(V3, seq)), 0.0) == (at(S.FETCHING), ())
+        assert step(at(S.FETCHING), Offer(assigned(V3, seq)), 0.0) == (at(S.FETCHING), ())
 
 
 def test_a_finished_assignment_said_again_is_reported_again() -> None:
     idle = at(S.IDLE, outcome=Outcome.PROVEN)
-    assert step(idle, Offer(order(V2, 5)), 0.0) == (idle, (SendReport(idle.order, Outcome.PROVEN, None, ""),))
+    assert step(idle, Offer(assigned(V2, 5)), 0.0) == (idle, (SendReport(idle.assigned, Outcome.PROVEN, None, ""),))
 
 
 def test_what_already_runs_is_proven_at_once() -> None:
-    slot, said = run(at(S.IDLE), Offer(order(V1, 6)), Done(S.COMMITTED))
+    slot, said = run(at(S.IDLE), Offer(assigned(V1, 6)), Done(S.COMMITTED))
     assert (slot.state, slot.active, slot.standby) == (S.IDLE, V1, V3)
     assert works(tuple(said)) == [SendReport, Commit]
 
@@ -270,7 +270,7 @@ def test_what_already_runs_is_proven_at_once() -> None:
 def test_what_is_on_disk_is_not_fetched_and_a_rollback_is_not_benched() -> None:
     slot, said = run(
         at(S.IDLE),
-        Offer(order(V3, 6, allow_older=True)),
+        Offer(assigned(V3, 6, allow_older=True)),
         Done(S.OFFERED),
         Done(S.PREFLIGHT, short=True),
         Done(S.VERIFYING),
@@ -284,16 +284,16 @@ def test_what_is_on_disk_is_not_fetched_and_a_rollback_is_not_benched() -> None:
 
 
 def test_a_quarantined_digest_is_refused_until_an_override() -> None:
-    slot, commands = step(at(S.IDLE), Offer(order(V2, 6), quarantined=True), 0.0)
+    slot, commands = step(at(S.IDLE), Offer(assigned(V2, 6), quarantined=True), 0.0)
     assert slot.state is S.IDLE
-    assert commands == (SendReport(order(V2, 6), Outcome.REFUSED, "quarantined", slot.detail),)
-    slot, commands = step(slot, Offer(order(V2, 7, override=True), quarantined=True), 0.0)
+    assert commands == (SendReport(assigned(V2, 6), Outcome.REFUSED, "quarantined", slot.detail),)
+    slot, commands = step(slot, Offer(assigned(V2, 7, override=True), quarantined=True), 0.0)
     assert slot.state is S.OFFERED
     assert commands[0] == Forgive(V2.sha256)
 
 
 def test_a_quarantined_offer_does_not_disturb_an_install() -> None:
-    slot, commands = step(at(S.FETCHING), Offer(order(V3, 6), quarantined=True), 0.0)
+    slot, commands = step(at(S.FETCHING), Offer(assigned(V3, 6), quarantined=True), 0.0)
     assert slot == at(S.FETCHING)
     assert works(commands) == [SendReport]
 
@@ -350,7 +350,7 @@ def test_nothing_serves_is_said_once_and_tried_again() -> None:
 
 def test_a_broken_device_takes_a_new_version() -> None:
     broken = at(S.BROKEN, lost=True, outcome=Outcome.BROKEN)
-    slot, _ = step(broken, Offer(order(V2, 6)), 0.0)
+    slot, _ = step(broken, Offer(assigned(V2, 6)), 0.0)
     assert slot.state is S.OFFERED
     slot, _ = run(replace(slot, state=S.SWAPPING), Done(S.SWAPPING))
     assert (slot.active, slot.lost) == (V2, False)

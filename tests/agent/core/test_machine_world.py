@@ -9,13 +9,13 @@ from wavegate_agent.core.machine import (
 from wavegate_agent.core.machine_types import (
     BEFORE_SWAP,
     ActiveLost,
+    AssignedVersion,
     Done,
     Event,
     Failed,
     Fallback,
     Load,
     Offer,
-    Order,
     Restarted,
     Revert,
     RunGolden,
@@ -31,8 +31,8 @@ from wavegate_shared.errors import CODES
 from wavegate_shared.states import DeviceState as S
 
 
-def order(version: Version, seq: int, *, allow_older: bool = False) -> Order:
-    return Order(seq=seq, version=version, allow_older=allow_older)
+def assigned(version: Version, seq: int, *, allow_older: bool = False) -> AssignedVersion:
+    return AssignedVersion(seq=seq, version=version, allow_older=allow_older)
 
 
 VERSIONS = [Version(model="m", version=n, sha256=f"{n:064x}") for n in range(1, 6)]
@@ -75,10 +75,10 @@ class World:
         if fail is not None and state in BEFORE_SWAP:
             return Failed(state, fail)
         match command:
-            case Load() | RunGolden() if self.slot.order and not self.runs(self.slot.order.version):
+            case Load() | RunGolden() if self.slot.assigned and not self.runs(self.slot.assigned.version):
                 return Failed(state, "load_failed")
             case Swap():
-                self.serving = self.slot.order.version if self.slot.order else None
+                self.serving = self.slot.assigned.version if self.slot.assigned else None
             case Watch():
                 return None
             case Revert():
@@ -139,7 +139,7 @@ def test_a_device_with_a_good_version_never_ends_without_one(
         match what:
             case "offer":
                 world.seq += 1
-                world.event(Offer(order(VERSIONS[number], world.seq, allow_older=True)), fail=fail, cut=cut)
+                world.event(Offer(assigned(VERSIONS[number], world.seq, allow_older=True)), fail=fail, cut=cut)
             case "pass" if world.slot.state is S.PROBATION:
                 world.event(Done(S.PROBATION), cut=cut)
             case "fail" if world.slot.state is S.PROBATION:

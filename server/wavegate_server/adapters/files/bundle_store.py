@@ -18,7 +18,7 @@ _SPEC, _FILES = "bundle_sha256", "files"
 
 
 def keep(objects: Objects, bundle: Bundle) -> dict[str, Any]:
-    """Store the bundle's files; gives what a version's `info` must say so that `restore` finds them. Again is the same."""
+    """Store the bundle's files; gives what a version's `info` must say so that `restore` finds them. Idempotent: repeating the call has no further effect."""
     files = {name: objects.put_file(bundle.path(name)) for name in sorted(bundle.spec.files)}
     return {_SPEC: objects.put_file(bundle.directory / SPEC_FILE), _FILES: files}
 

@@ -56,7 +56,7 @@ _MAX_EVENTS = 2_000
 
 
 class JobState(StrEnum):
-    """Where a job is."""
+    """The state of a compression job."""
 
     QUEUED = "queued"
     RUNNING = "running"

@@ -59,7 +59,7 @@ def set_alias(session: Session, model: Model, alias: Alias, number: int | None, 
 
 
 def mark_revoked(session: Session, version: Version, *, actor: str, now: datetime, reason: str) -> Version:
-    """Note that a version was taken off the signed release list; aliases that named it name nothing. Again is the same."""
+    """Note that a version was taken off the signed release list; aliases that named it name nothing. Idempotent: repeating the call has no further effect."""
     if version.state == "revoked":
         return version
     version.state = "revoked"

@@ -124,7 +124,7 @@ def check_token(session: Session, text: str, now: datetime) -> Principal | None:
 
 
 def revoke_token(session: Session, token_id: int) -> ApiToken:
-    """End a token and every session opened with it; again is the same. Raises UsageError `not_found`."""
+    """End a token and every session opened with it; idempotent. Raises UsageError `not_found`."""
     row = session.get(ApiToken, token_id)
     if row is None:
         raise UsageError("not_found", f"no token number {token_id}")
