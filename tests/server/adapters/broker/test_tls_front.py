@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import socket
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import pytest
 from amqtt.adapters import ReaderAdapter, WriterAdapter
 
 from tests.support.broker import Files, TestAuthority, tls_client
-from wavegate_server.adapters.broker.tls_front import PacketReader, TlsFront, TlsFrontSettings
+from wavegate_server.adapters.broker.tls_front import PacketReader, PacketWriter, TlsFront, TlsFrontSettings
 from wavegate_shared.topics import Topics
 
 
@@ -39,9 +40,13 @@ class FakeBroker:
     live: int = 0
     most_live: int = 0
     served: int = 0
+    no_delay: int = 0
 
     async def serve(self, reader: ReaderAdapter, writer: WriterAdapter) -> None:
         self.served += 1
+        if isinstance(writer, PacketWriter):
+            connection = writer._stream.get_extra_info("socket")
+            self.no_delay = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         self.live += 1
         self.most_live = max(self.most_live, self.live)
         try:
@@ -106,6 +111,7 @@ def test_a_good_client_is_handed_over_with_its_packets(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         reader, writer = await world.open(world.authority.issue("dev-a"), connect_packet("dev-a"))
         assert await reader.readexactly(4) == b"\x20\x02\x00\x00"
+        assert world.broker.no_delay == 1
         writer.write(publish_packet(200) + b"\xe0\x00")
         writer.close()
         while len(world.broker.packets) < 3:
