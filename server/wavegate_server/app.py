@@ -43,10 +43,8 @@ from wavegate_server.web import add_web
 from wavegate_shared.errors import UsageError
 from wavegate_shared.wire import Hello, Report, SignedReport, StateEvent
 
-__all__ = ["READY_FILE", "Address", "bind_listener", "run_server"]
+__all__ = ["Address", "bind_listener", "run_server"]
 
-READY_FILE = "serve.json"
-"""Written below the data directory (mode 0600) once the server answers; removed when it ends."""
 _CONNECT_TIMEOUT_S = 30.0
 _SHUTDOWN_S = 3
 
@@ -84,7 +82,7 @@ def run_server(settings: Settings, *, ready: Callable[[Address], None]) -> None:
         tokens.ensure_admin_token(database, settings, now)
         _start_loops(stack, context, trust, broker)
         address = _address(context, broker)
-        ready_file = settings.data_dir / READY_FILE
+        ready_file = settings.ready_file
         stack.callback(ready_file.unlink, missing_ok=True)
         _serve(context, listener, lambda: _announce(ready_file, address, ready))
 

@@ -21,8 +21,8 @@ _IMPORT_TIMEOUT_S = 1800.0
 class Client:
     """Calls below `/api/v1`; an answer that is no success raises `Refused` with the server's problem."""
 
-    def __init__(self, http: httpx.Client) -> None:
-        self._http = http
+    def __init__(self, http: httpx.Client, *, source: str = "") -> None:
+        self._http, self._source = http, source
 
     def close(self) -> None:
         """Close the connections."""
@@ -66,7 +66,7 @@ class Client:
         try:
             answer = self._http.request(method, f"/api/v1{path}", **options)
         except httpx.HTTPError as error:
-            raise _unreachable(self._http, error) from error
+            raise _unreachable(self._http, error, self._source) from error
         if not answer.is_success:
             raise Refused(_problem(answer))
         return answer.json(), answer.headers.get("etag", "")
@@ -77,8 +77,10 @@ def at(*parts: object) -> str:
     return "".join(f"/{quote(str(part), safe='')}" for part in parts)
 
 
-def _unreachable(http: httpx.Client, error: httpx.HTTPError) -> Exception:
+def _unreachable(http: httpx.Client, error: httpx.HTTPError, source: str) -> Exception:
     where = str(http.base_url).rstrip("/")
+    if source:
+        where += f" (the address in {source})"
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         detail = f"the certificate of {where} is not signed by the authority this client knows; set WAVEGATE_CA to its ca.pem"
         return UsageError("setup", detail)

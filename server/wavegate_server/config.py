@@ -52,6 +52,11 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.data_dir / 'wavegate.db'}"
 
     @property
+    def ready_file(self) -> Path:
+        """Where a running server writes its address once it answers (JSON, mode 0600: pid, url, ...); removed when it ends."""
+        return self.data_dir / "serve.json"
+
+    @property
     def keys_dir(self) -> Path:
         """Signing keys that live on this machine."""
         return self.data_dir / "keys"

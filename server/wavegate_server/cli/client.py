@@ -1,6 +1,7 @@
 """The command line's connection to the server: its address, the token and the certificate authority.
 
-Server: `--server`, WAVEGATE_SERVER, else https://localhost:8443. Authority: `--ca`, WAVEGATE_CA, else ca/ca.pem in the data
+Server: `--server`, WAVEGATE_SERVER, else what a running server wrote to serve.json in the data directory, else
+https://localhost:8443. Authority: `--ca`, WAVEGATE_CA, else ca/ca.pem in the data
 directory, else the system's. Token: WAVEGATE_TOKEN, `--token-file`, else admin.token in the data directory. A token is never
 an argument: other users of the machine can read those.
 """
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import msgspec
 import typer
 
 from wavegate_server.client import Client
@@ -34,12 +36,16 @@ class Connection:
     token_file: Path | None = None
 
 
+class _Ready(msgspec.Struct):
+    url: str
+
+
 @contextmanager
 def connect(context: typer.Context) -> Iterator[Client]:
     """A client for the connection of the root command, closed at the end."""
     connection = context.find_object(Connection) or Connection()
     settings = Settings()
-    server = connection.server or os.environ.get("WAVEGATE_SERVER") or DEFAULT_SERVER
+    server, source = _server(connection, settings)
     headers = {"Authorization": f"Bearer {_token(connection, settings)}"}
     with httpx.Client(
         base_url=server.rstrip("/"),
@@ -48,7 +54,22 @@ def connect(context: typer.Context) -> Iterator[Client]:
         timeout=_TIMEOUT,
         trust_env=False,
     ) as http:
-        yield Client(http)
+        yield Client(http, source=source)
+
+
+def _server(connection: Connection, settings: Settings) -> tuple[str, str]:
+    """The server's address, and where it is written when no operator gave it; raises UsageError `invalid`."""
+    given = connection.server or os.environ.get("WAVEGATE_SERVER")
+    if given:
+        if not given.startswith("https://"):
+            raise UsageError(
+                "invalid", f"the server's address {given!r} has no scheme: write https://{given.split('://')[-1]}"
+            )
+        return given, ""
+    try:
+        return msgspec.json.decode(settings.ready_file.read_bytes(), type=_Ready).url, str(settings.ready_file)
+    except (OSError, msgspec.MsgspecError):
+        return DEFAULT_SERVER, ""
 
 
 def _token(connection: Connection, settings: Settings) -> str:

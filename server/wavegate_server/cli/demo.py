@@ -1,6 +1,7 @@
 """`wavegate demo`: the whole loop on this machine, judged. Exit code 0 only when every promise held."""
 
 import base64
+import shutil
 import signal
 import tempfile
 import threading
@@ -22,10 +23,12 @@ from wavegate_server.cli.output import ExitCode, lines, table
 from wavegate_server.demo.processes import Processes
 from wavegate_server.demo.promises import DeviceFacts, Facts, Promise, judge
 from wavegate_server.demo.traffic import DeviceStats, VersionStats
+from wavegate_shared.errors import UsageError
 from wavegate_shared.histogram import Histogram
 
 __all__ = ["demo"]
 
+_MARK = ".wavegate-demo"
 _BUNDLE = Path(__file__).resolve().parents[3] / "deploy" / "models" / "address-match" / "bundle"
 
 
@@ -35,6 +38,9 @@ def demo(
     directory: Annotated[
         Path | None, typer.Option(help="Work below this directory instead of a temporary one.", file_okay=False)
     ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete what an earlier demo left in --directory, and start anew.")
+    ] = False,
     bundle: Annotated[Path, typer.Option(help="The original's bundle.", exists=True, file_okay=False)] = _BUNDLE,
     devices: Annotated[
         int, typer.Option(help="How many devices; fewer need less memory and processor time.", min=2, max=8)
@@ -53,7 +59,7 @@ def demo(
     """
     if facts is not None:
         raise typer.Exit(conclude(msgspec.json.decode(facts.read_bytes(), type=Result).facts, 0.0, json_file))
-    with _workplace(directory) as work:
+    with _workplace(directory, fresh=fresh) as work:
         raise typer.Exit(_run(work, bundle, rate, json_file, device_count=devices, keep=keep))
 
 
@@ -80,14 +86,36 @@ class Result(msgspec.Struct):
 
 
 @contextmanager
-def _workplace(directory: Path | None) -> Iterator[Path]:
-    """The given directory, which stays, or a temporary one. Paths must be short: socket names end at 107 bytes."""
+def _workplace(directory: Path | None, *, fresh: bool) -> Iterator[Path]:
+    """The given directory, which stays, or a temporary one. Paths must be short: socket names end at 107 bytes.
+
+    Raises:
+        UsageError: `conflict`, when an earlier demo used the directory and `fresh` does not ask to delete what it left, or
+            when other files are there.
+    """
     if directory is None:
         with tempfile.TemporaryDirectory(prefix="wavegate-", ignore_cleanup_errors=True) as scratch:
             yield Path(scratch)
     else:
-        directory.mkdir(parents=True, exist_ok=True)
+        _claim(directory, fresh=fresh)
         yield directory.resolve()
+
+
+def _claim(directory: Path, *, fresh: bool) -> None:
+    """Make the directory a demo's own: empty but for the mark by which a later demo knows it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    mark = directory / _MARK
+    if mark.is_file() and fresh:
+        for entry in directory.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    elif mark.is_file():
+        detail = f"{directory} was used by an earlier demo: choose another --directory, or start anew with --fresh"
+        raise UsageError("conflict", detail)
+    elif any(directory.iterdir()):
+        raise UsageError("conflict", f"{directory} holds other files: choose an empty or a new --directory")
+    mark.write_text(
+        "A directory of `wavegate demo`. With --fresh a later demo deletes everything here.\n", encoding="utf-8"
+    )
 
 
 def _run(work: Path, bundle: Path, rate: float, json_file: Path | None, *, device_count: int, keep: bool) -> int:

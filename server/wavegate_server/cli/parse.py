@@ -12,15 +12,26 @@ from wavegate_shared.errors import UsageError
 __all__ = ["parse_baseline", "parse_devices", "parse_duration", "parse_labels", "parse_margins", "parse_waves"]
 
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|min|m|h|d)")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(ms|s|min|m|h|d)")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
-def parse_duration(text: str) -> float:
-    """Seconds of `15m`, `2s`, `1h30m`, `500ms`, `2d`."""
-    parts = _DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise UsageError("invalid", f"{text!r} is no duration; write 15m, 2s, 1h30m or 2d")
+def parse_duration(text: str, *, bare: str = "") -> float:
+    """Seconds of `15m`, `2s`, `1h30m`, `500ms`, `2d`: the one grammar of every option that takes a duration.
+
+    Args:
+        text: what was written; blanks around it do not matter.
+        bare: the unit of a number without one, as `m`; empty: such a number is refused.
+
+    Raises:
+        UsageError: `invalid`, with examples.
+    """
+    compact = text.strip()
+    if bare and _NUMBER.fullmatch(compact):
+        compact += bare
+    parts = _DURATION.findall(compact)
+    if not parts or "".join(number + unit for number, unit in parts) != compact:
+        raise UsageError("invalid", f"invalid duration {text!r}: use 90s, 10m, 1h30m or 2d")
     return math.fsum(float(number) * _UNIT_S[unit] for number, unit in parts)
 
 

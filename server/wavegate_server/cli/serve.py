@@ -1,6 +1,7 @@
 """`wavegate serve`: the server in the foreground."""
 
 import logging
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,6 +49,7 @@ def serve(
             f"Wavegate serves at {address.url} (broker: {address.broker}, port {address.broker_port})",
             f"dashboard, good for one sign-in: {address.login_url}",
             f"administrator's token: {settings.admin_token_file}",
+            f"for other commands on this machine: export WAVEGATE_DATA_DIR={shlex.quote(str(settings.data_dir.resolve()))}",
         )
 
     run_server(settings, ready=ready)

@@ -1,5 +1,6 @@
 """Finding the server, trusting it, and saying what is wrong when that fails."""
 
+import json
 import socket
 import ssl
 import threading
@@ -36,6 +37,32 @@ def test_no_server_is_one_line_what_and_one_what_to_do(cli: Cli, monkeypatch: py
     first, second = cli("device", "list", code=1).err.splitlines()
     assert first.startswith(f"error: cannot reach https://localhost:{port}")
     assert "wavegate serve" in second
+
+
+def test_a_running_server_says_where_it_is(cli: Cli, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`wavegate serve` wrote its address into the data directory; nobody has to name it again."""
+    monkeypatch.delenv("WAVEGATE_SERVER")
+    api.context.settings.ready_file.write_text(json.dumps({"pid": 1, "url": cli.url}))
+    assert cli("device", "list", "--json").json == {"items": []}
+    monkeypatch.setenv("WAVEGATE_SERVER", "https://localhost:1")
+    assert "cannot reach https://localhost:1:" in cli("device", "list", code=1).err
+
+
+def test_an_address_that_is_out_of_date_is_named_with_its_file(
+    cli: Cli, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WAVEGATE_SERVER")
+    ready = api.context.settings.ready_file
+    ready.write_text(json.dumps({"pid": 1, "url": "https://localhost:1"}))
+    assert f"cannot reach https://localhost:1 (the address in {ready})" in cli("device", "list", code=1).err
+    ready.write_text("half a fi")
+    assert "cannot reach https://localhost:8443:" in cli("device", "list", code=1).err
+
+
+@pytest.mark.parametrize("given", ["localhost", "http://localhost:8443", "localhost:9000"])
+def test_an_address_without_https_says_what_to_write(cli: Cli, given: str) -> None:
+    err = cli("--server", given, "device", "list", code=2).err
+    assert f"write https://{given.removeprefix('http://')}" in err
 
 
 def test_a_server_of_another_authority_is_not_trusted(

@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.cli import Cli
+from wavegate_server.cli.main import run
 from wavegate_server.cli.parse import (
     parse_baseline,
     parse_devices,
@@ -27,6 +29,8 @@ from wavegate_shared.errors import UsageError
         ("2d", 172800),
         ("1.5h", 5400),
         ("3min", 180),
+        (".5h", 1800),
+        (" 90s ", 90),
     ],
 )
 def test_durations(text: str, seconds: float) -> None:
@@ -35,8 +39,36 @@ def test_durations(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "15", "m", "1x", "-1s", "1 h", "1h 30m", "1e3s", "h1"])
 def test_a_duration_without_unit_or_with_a_strange_one_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="write 15m"):
+    with pytest.raises(UsageError, match=r"invalid duration .*: use 90s, 10m, 1h30m or 2d"):
         parse_duration(text)
+
+
+def test_a_number_without_unit_has_one_only_where_the_option_names_it() -> None:
+    assert parse_duration("10", bare="m") == 600
+    assert parse_duration("1h30m", bare="m") == 5400
+
+
+DURATIONS = [
+    *(
+        (("rollout", "create", "m", "1"), name)
+        for name in ("--soak", "--block", "--probation", "--deadline", "--baseline")
+    ),
+    (("rollout", "watch", "r-1"), "--timeout"),
+    (("compress", "m@1"), "--time"),
+]
+
+
+@pytest.mark.parametrize(("command", "option"), DURATIONS)
+def test_every_option_that_takes_a_duration_has_one_grammar(command: tuple[str, ...], option: str, cli: Cli) -> None:
+    assert "invalid duration 'soon': use 90s, 10m, 1h30m or 2d" in cli(*command, option, "soon", code=2).err
+    assert "duration" not in run_quietly(cli, *command, option, "1h30m")
+
+
+def run_quietly(cli: Cli, *arguments: str) -> str:
+    """Standard error of a command that ends with whatever code."""
+    cli.capture.readouterr()
+    run(list(arguments))
+    return cli.capture.readouterr().err
 
 
 def test_a_baseline_is_blocks_or_as_many_as_cover_a_time() -> None:

@@ -52,7 +52,7 @@ def test_a_policy_file_is_the_base_of_the_options(cli: Cli, fleet: Api, tmp_path
     ("options", "says", "code"),
     [
         (("--waves", "canary"), "is no wave", 2),
-        (("--soak", "soon"), "is no duration", 2),
+        (("--soak", "soon"), "invalid duration 'soon'", 2),
         (("--margin", "accuracy"), "is no margin", 2),
         (("--devices", "colour=red"), "is no filter", 2),
         (("--devices", "site=nowhere"), "no active device fits", 1),

@@ -17,6 +17,7 @@ from wavegate_server.cli.compress.display import Display, print_comparison, prin
 from wavegate_server.cli.compress.import_result import Taken, take
 from wavegate_server.cli.compress.on_server import compress_on_server
 from wavegate_server.cli.output import ExitCode, JsonFlag, lines, print_json
+from wavegate_server.cli.parse import parse_duration
 from wavegate_server.compress.job import JobResult, Options, run_job
 from wavegate_server.compress.process.step_cache import default_directory
 from wavegate_server.compress.search.distilling import Teaching
@@ -74,7 +75,6 @@ _Remote = Annotated[bool, typer.Option("--remote", help="Let the server compress
 _Detach = Annotated[bool, typer.Option("--detach", help="On the server: start it and do not wait for its end.")]
 _NoImport = Annotated[bool, typer.Option("--no-import", help="Leave the registry alone, also where a server answers.")]
 _TEACHING = Teaching()
-_UNITS = {"s": 1.0, "": 60.0, "m": 60.0, "h": 3600.0}
 _VERSION = re.compile(r"([a-z0-9][a-z0-9-]{0,62})@([1-9][0-9]{0,8})")
 
 
@@ -231,7 +231,7 @@ def _show(document: dict[str, Any], written: Path | None, taken: Taken, *, as_js
 
 
 def _seconds(text: str) -> float:
-    match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([smh]?)", text.strip())
-    if match is None or float(match[1]) <= 0:
-        raise typer.BadParameter(f"{text!r} is no time; write 90s, 10m or 1h", param_hint="--time")
-    return float(match[1]) * _UNITS[match[2]]
+    seconds = parse_duration(text, bare="m")
+    if seconds <= 0:
+        raise UsageError("invalid", f"--time {text}: a job needs more than no time")
+    return seconds
