@@ -1,6 +1,7 @@
 """docs/operate.md, line by line: the commands an operator copies are run in order against a real server and a real device.
 
-Only what cannot be on a test machine is exchanged: installing, absolute directories, host names, and hours for seconds.
+Only what cannot be on a test machine is exchanged: installing, absolute directories, host names, hours for seconds, and a
+smaller bundle for the one that the page copies.
 """
 
 import http.client
@@ -86,6 +87,10 @@ class Walk:
             line += " --window-s 1"
         exchanged = {
             "/var/lib/wavegate-agent": str(self.directory / "agent"),
+            "/run/wavegate": str(self.directory / "run"),
+            "/var/lib/wavegate": str(self.directory / "server"),
+            "deploy/models/address-match/bundle": str(self.directory / "small-bundle"),
+            "--soak 0s --probation-requests 0": "--soak 0s --block 1s --probation 1s --probation-requests 0",
             "https://models.example.org:8443": self.url,
             "--token wg1...": f"--token {self.token}",
             "r-1f2e3d4c": self.rollout,
@@ -146,11 +151,11 @@ def application(path: Path) -> Iterator[None]:
 
 @pytest.mark.timeout(480)
 def test_the_page_works_as_written(tmp_path: Path) -> None:
-    write_pair_bundle(tmp_path / "address-match", model="address-match")
+    write_pair_bundle(tmp_path / "small-bundle", model="address-match")
     walk = Walk(tmp_path)
     printed: dict[str, str] = {}
     try:
-        with application(tmp_path / "agent" / "infer.sock"):
+        with application(tmp_path / "run" / "infer.sock"):
             for line in lines_of_the_page():
                 if line.startswith("curl") and shutil.which("curl") is None:
                     print("skipped, no curl on this machine:", line)
