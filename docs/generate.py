@@ -1,10 +1,11 @@
-"""Write the generated pages, `docs/protocol.md` and `docs/commands.md`.
+"""Write the generated pages: `docs/protocol.md`, `docs/commands.md` and `CHANGELOG.md`.
 
-The first comes from the wire module, the topics, the error table and the state machine; the second from the commands' help.
+The first comes from the wire module, the topics, the error table and the state machine; the second from the commands' help, the third from the fragments in `changes/`.
 
 Run `python docs/generate.py` after a change of any of these; a test fails when the committed page is another.
 """
 
+import argparse
 import inspect
 import os
 import sys
@@ -17,7 +18,7 @@ import typer
 from wavegate_agent.cli import build_parser as agent_parser
 from wavegate_agent.core import machine
 from wavegate_server.cli.main import build_app
-from wavegate_shared import assignment, chunks, errors, manifest, topics, wire
+from wavegate_shared import __version__, assignment, chunks, errors, manifest, topics, wire
 
 HERE = Path(__file__).parent
 _HEAD = """\
@@ -134,18 +135,27 @@ def commands() -> str:
     """The page's text."""
     root = typer.main.get_command(build_app())
     parts = [_COMMANDS, *_walk(root, ["wavegate"]), "## wavegate-agent\n"]
-    return "\n".join([*parts, f"```text\n{agent_parser().format_help().strip()}\n```\n"])
+    return "\n".join([*parts, *_agent(agent_parser())])
+
+
+def _agent(parser: argparse.ArgumentParser) -> typing.Iterator[str]:
+    """The device's command, and each of its words with all options."""
+    yield f"```text\n{parser.format_help().strip()}\n```\n"
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, child in action.choices.items():
+                yield f"### wavegate-agent {name}\n\n```text\n{child.format_help().strip()}\n```\n"
 
 
 def _walk(command: typing.Any, path: list[str]) -> typing.Iterator[str]:
     inner = getattr(command, "commands", None)
     if inner is None:
-        text = inspect.cleandoc(command.help or "").replace("Example: ", "\n\nExample: ")
-        first, _, example = text.partition("\n\nExample: ")
+        first, *examples = inspect.cleandoc(command.help or "").split("Example: ")
         yield f"### {' '.join(path)}\n\n{first.strip()}\n"
         yield "| option | meaning |\n| --- | --- |" if command.params else ""
         yield from (_option(parameter) for parameter in command.params if getattr(parameter, "help", None))
-        yield f"\n```sh\n{' '.join(example.split())}\n```\n" if example else ""
+        lines = [" ".join(example.split()) for example in examples]
+        yield "\n```sh\n" + "\n".join(lines) + "\n```\n" if lines else ""
         return
     if len(path) > 1:
         yield f"## {' '.join(path)}\n\n{(command.help or '').strip()}\n"
@@ -160,7 +170,30 @@ def _option(parameter: typing.Any) -> str:
     return f"| `{', '.join(names)}` | {' '.join(parameter.help.split()).replace('|', 'or')} |"
 
 
-PAGES = {"protocol.md": protocol, "commands.md": commands}
+_KINDS = {"added": "Added", "changed": "Changed", "fixed": "Fixed", "removed": "Removed", "security": "Security"}
+
+
+def changelog() -> str:
+    """The changelog of the release in preparation, from the fragments `changes/TOPIC.KIND.md`.
+
+    Raises:
+        SystemExit: a fragment whose name is not of that form.
+    """
+    fragments: dict[str, list[str]] = {kind: [] for kind in _KINDS}
+    for path in sorted((HERE.parent / "changes").glob("*.md")):
+        kind = path.stem.partition(".")[2]
+        if kind not in fragments:
+            sys.exit(
+                f"changes/{path.name}: the name must end with one of {', '.join(f'.{kind}.md' for kind in _KINDS)}"
+            )
+        text = path.read_text(encoding="utf-8").strip()
+        fragments[kind].append(text if text.startswith("- ") else "- " + text.replace("\n", "\n  "))
+    parts = [f"# Changelog\n\n<!-- built by docs/generate.py from changes/ -->\n\n## {__version__}\n"]
+    parts += [f"### {_KINDS[kind]}\n\n" + "\n".join(texts) + "\n" for kind, texts in fragments.items() if texts]
+    return "\n".join(parts)
+
+
+PAGES = {"protocol.md": protocol, "commands.md": commands, "../CHANGELOG.md": changelog}
 
 
 if __name__ == "__main__":

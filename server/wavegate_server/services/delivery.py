@@ -4,7 +4,7 @@ Chunks of published artifacts, metadata documents, the time. Answers are QoS 0: 
 checks every byte, so this needs no trust and no state. Work is bounded per device (a token bucket of bytes), so that one device
 gone wild costs the others nothing. Broadcast to a wave and the HTTP way will be further ways to the same chunks.
 
-Source: DESIGN section 7 (one way to store a chunk, three ways to get it).
+Source: docs/adr/0011-a-chunk-is-verified-however-it-came.md.
 """
 
 import logging

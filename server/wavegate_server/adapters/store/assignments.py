@@ -4,7 +4,7 @@ Whatever a device is told, it is told by an assignment with a `seq` above every 
 hello, is sent again until it is acknowledged, and is signed anew before it expires. All of it happens in the caller's
 transaction. Not here: who gets which order (`core/rollout/step`), sending (`engine`).
 
-Source: DESIGN section 4 (director), section 7 rule 2 (no retained messages).
+Source: docs/adr/0002-two-repositories.md (director), docs/adr/0010-rules-for-every-broker.md (no retained messages).
 """
 
 import base64

@@ -3,7 +3,7 @@
 Every publish, sign, wave step, rollback, revoke and enrol writes one row in the transaction that does the thing. Changing or
 removing a row breaks the chain from there on, and `verify_chain` names the first broken row. Not here: who may read it (API).
 
-Source: DESIGN section 4 (audit log).
+Source: docs/security.md.
 """
 
 import hashlib

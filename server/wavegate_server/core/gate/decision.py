@@ -13,7 +13,7 @@ Order of judgement, first match wins:
 never depends on a person; promoting on thin evidence does, unless the policy says otherwise. Not here: how the evidence is
 made (`evidence`, `guards`), what is done about it (`rollout`).
 
-Source: DESIGN section 8 (gate).
+Source: docs/adr/0005-gate-by-confidence-sequence.md.
 """
 
 import math

@@ -4,7 +4,7 @@ A device is compared with itself before the wave began, and the change is compar
 touched. That takes out what is particular to a device (a camera in the sun) and what happened to all of them (night, a slow
 network). Reading the tables is `adapters/store/gate_evidence`; judging is `decision`.
 
-Source: DESIGN section 8 (gate).
+Source: docs/adr/0005-gate-by-confidence-sequence.md.
 """
 
 import math

@@ -3,7 +3,7 @@
 Every field has a default, so an empty policy is a careful production rollout; the demo and tests only shorten times. Stored as
 JSON in `Rollout.policy`. Not here: what is done with it (`core.rollout`, `decision`).
 
-Source: DESIGN section 8; the gate's constants come from the simulations in tests/bench/gate.py.
+Source: docs/adr/0005-gate-by-confidence-sequence.md; the gate's constants come from the simulations in tests/bench/gate.py.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """What operators may do to a rollout. Every action is idempotent: done twice, it changes nothing the second time.
 
-Source: DESIGN section 8 (pause/resume/abort, approval step, rollback of a completed rollout).
+Source: docs/adr/0009-a-rollout-is-a-pure-step.md.
 """
 
 from datetime import datetime, timedelta

@@ -4,7 +4,7 @@ A state message may be lost or overtaken, so each implies the ones before it: a 
 Only a signed report ends an assignment: proven, failed or deferred. After a rollback was ordered, only words about that order
 count.
 
-Source: DESIGN section 1 (success means proof), section 8 (assignment states).
+Source: docs/adr/0009-a-rollout-is-a-pure-step.md; docs/concepts.md (success means proof).
 """
 
 from dataclasses import dataclass

@@ -12,7 +12,7 @@ one. Progress of a device comes in from outside (`progress`); deadlines run from
 a controller was away. A paused rollout reaches no new device, but still rolls a bad version back: pausing is no way to keep harm.
 Operators' actions are `actions`.
 
-Source: DESIGN section 8 (rollout engine).
+Source: docs/adr/0009-a-rollout-is-a-pure-step.md.
 """
 
 from collections import Counter

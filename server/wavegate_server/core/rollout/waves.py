@@ -5,7 +5,7 @@ devices. It is spread over hardware classes (each class has one device at the fr
 pick that would complete a site comes last). Equal chances are drawn by blake2b(seed:device): a new seed, other canaries.
 Membership is frozen at the rollout's start. Not here: when a wave begins (`step`).
 
-Source: DESIGN section 8 (wave membership), the same idea as bucketed feature flags.
+Source: docs/adr/0009-a-rollout-is-a-pure-step.md; the same idea as bucketed feature flags.
 """
 
 import hashlib
