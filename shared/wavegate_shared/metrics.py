@@ -13,6 +13,9 @@ from enum import StrEnum
 import msgspec
 
 __all__ = [
+    "BOX_NUMBERS",
+    "LEAST_OVERLAP",
+    "LEAST_SCORE",
     "LESS_IS_BETTER",
     "OF_THE_SET",
     "SCORERS",
@@ -28,9 +31,12 @@ __all__ = [
 Label = float | Sequence[float]
 """A class, a number, or several: token ids (padded with -1), target values, or boxes of six numbers."""
 
-_BOX = 6
-_SURE = 0.25
-_OVERLAP = 0.5
+BOX_NUMBERS = 6
+"""A detected box: x1, y1, x2, y2, score, class."""
+LEAST_SCORE = 0.25
+"""Boxes below it count for nothing."""
+LEAST_OVERLAP = 0.5
+"""Shared area / joint area from which on two boxes are the same one."""
 
 
 class Direction(StrEnum):
@@ -116,7 +122,7 @@ def _detection_agreement(output: Sequence[float], label: Label) -> float:
     left, found = list(wanted), 0
     for box in sorted(got, key=lambda each: -each[4]):
         best = max(left, key=lambda other: _overlap(box, other), default=None)
-        if best is not None and best[5] == box[5] and _overlap(box, best) >= _OVERLAP:
+        if best is not None and best[5] == box[5] and _overlap(box, best) >= LEAST_OVERLAP:
             left.remove(best)
             found += 1
     return 2 * found / (len(got) + len(wanted))
@@ -131,8 +137,8 @@ def _tokens(values: Sequence[float]) -> list[int]:
 
 
 def _boxes(values: Sequence[float]) -> list[Sequence[float]]:
-    rows = [values[at : at + _BOX] for at in range(0, len(values) - _BOX + 1, _BOX)]
-    return [row for row in rows if row[4] >= _SURE]
+    rows = [values[at : at + BOX_NUMBERS] for at in range(0, len(values) - BOX_NUMBERS + 1, BOX_NUMBERS)]
+    return [row for row in rows if row[4] >= LEAST_SCORE]
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> float:

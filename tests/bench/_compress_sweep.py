@@ -41,10 +41,10 @@ def main() -> int:
         before = _line(bundle, "original", original, None, options.rows)
         feeds = load_samples(
             bundle.path((bundle.spec.calib or bundle.spec.golden).file), bundle.spec.pre, bundle.directory
-        ).feeds
+        ).feeds[:]
         static = named(options.recipe)
         tried: list[tuple[str, Recipe, list[Any]]] = [
-            (f"{options.recipe}, {count} samples", static, feeds[:count]) for count in SIZES
+            (f"{options.recipe}, {count} samples", static, list(feeds[:count])) for count in SIZES
         ]
         pruned = named("magnitude-40-percent")
         tried += [

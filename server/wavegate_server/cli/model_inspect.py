@@ -51,6 +51,7 @@ def _print(file: Path, found: "Inspection") -> None:
     lines(
         f"{file.name}: {kind}; opset {found.opset}, {found.nodes} nodes",
         f"{found.parameters:,} parameters, {megabytes(found.weight_bytes)} of weights"
+        + (f", and {found.subgraph_parameters:,} parameters inside If or Loop" if found.subgraph_parameters else "")
         + (" in files beside it" if found.external else "")
         + f"; {compute}",
     )

@@ -188,7 +188,7 @@ class _Set:
 
     @property
     def feeds(self) -> list[Feed]:
-        return self.samples.feeds
+        return list(self.samples.feeds)
 
 
 def _answers(module: Any, feeds: list[Feed], *, exact: bool = False) -> NDArray[np.float32]:

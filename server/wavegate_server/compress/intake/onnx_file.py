@@ -27,7 +27,7 @@ from wavegate_server.compress.measure.run import probe
 from wavegate_server.compress.onnx_graph import graphs
 from wavegate_server.compress.onnx_graph.inspect import Inspection, inspect_model
 from wavegate_shared.errors import UsageError
-from wavegate_shared.metrics import LESS_IS_BETTER, SCORERS, Direction, Metric
+from wavegate_shared.metrics import BOX_NUMBERS, LESS_IS_BETTER, SCORERS, Direction, Metric, evaluate
 
 __all__ = ["Bare", "Given", "check_free", "make_bundle", "parse_metric", "read_arrays"]
 
@@ -41,6 +41,8 @@ _OF_OUTPUTS = frozenset({"error_bound", "detection_agreement", "exact_match", *L
 """Metrics that can take the original's outputs for labels."""
 _SINGLE_FILE_BYTES = 2_000_000_000
 _GOLDEN, _CALIB = 300, 128
+_JUDGED_FIRST = 3
+"""Answers on which a metric is tried against themselves before all are scored."""
 _NEAR = 0.1
 
 
@@ -237,6 +239,7 @@ def _metric(wanted: Metric | None, truth: Array | None, reference: Array, found:
     numbers = found.head in ("regression", "sequence", "unknown") and reference.shape[1] != 2
     if truth is None:
         if wanted is not None and wanted.name in _OF_OUTPUTS:
+            _check_judges_itself(wanted, reference, found)
             return wanted, reference
         if wanted is not None and wanted.name != "agreement":
             raise UsageError("bundle_invalid", f"metric {wanted.name} needs labels")
@@ -250,6 +253,34 @@ def _metric(wanted: Metric | None, truth: Array | None, reference: Array, found:
         raise UsageError("bundle_invalid", "labels must be finite (no NaN, nothing infinite)")
     one_number = reference.shape[1] == 1 and truth.dtype.kind == "f"
     return wanted or parse_metric("mean_absolute_error" if one_number else "accuracy"), truth
+
+
+def _check_judges_itself(metric: Metric, reference: Array, found: Inspection) -> None:
+    """Refuse a metric by which the original does not agree with its own answers: it reads something else in them.
+
+    Raises:
+        UsageError: `bundle_invalid`, with what the metric reads and what to choose instead.
+    """
+    shape = found.outputs[0].shape if found.outputs else []
+    last = shape[-1] if shape else -1
+    reads = {
+        "detection_agreement": "rows of x1, y1, x2, y2, score, class: its last dimension is 6",
+        "exact_match": "numbers of tokens, -1 where there is none",
+        "character_error_rate": "numbers of tokens, -1 where there is none",
+    }.get(metric.name, "numbers")
+    best = 1.0 if metric.direction is Direction.UP else 0.0
+    boxes = metric.name != "detection_agreement" or not isinstance(last, int) or last in (-1, 0, BOX_NUMBERS)
+    rows = [row[np.isfinite(row)] for row in reference[:_JUDGED_FIRST]]
+    values = [evaluate(metric, [row.tolist()], [row.tolist()]) for row in rows] if boxes else []
+    if boxes and all(abs(value - best) < 1e-9 for value in values):
+        return
+    told = f" (it scores {values[0]:.3f} instead of {best:g})" if values else ""
+    detail = (
+        f"{metric.name} cannot judge this model: by it the model does not agree with its own answers{told}. It reads {reads}; "
+        f"the output {found.outputs[0].name} has the shape {shape}. Decode the output in the graph or choose another --metric, "
+        "as error_bound:5%"
+    )
+    raise UsageError("bundle_invalid", detail)
 
 
 def _split(samples: int) -> dict[str, Array]:

@@ -18,11 +18,12 @@ Failures: {"error": code, "detail": text} and exit code 1.
 
 import importlib.util
 import json
+import math
 import resource
 import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,17 @@ import msgspec
 import numpy as np
 import onnxruntime as ort
 
+from wavegate_server.compress.measure.detection import detection_agreement
 from wavegate_server.compress.measure.ort_errors import ORT_ERRORS
 from wavegate_server.compress.measure.samples import Feed, Samples, load_samples
 from wavegate_shared.errors import DeviceError, UsageError
-from wavegate_shared.metrics import Metric, evaluate, score
+from wavegate_shared.metrics import OF_THE_SET, Label, Metric, evaluate, score
 from wavegate_shared.preprocess import build_post
 
 __all__ = ["main"]
 
+Flat = np.ndarray[Any, Any]
+"""All numbers of an answer in a row, in the type the graph gives."""
 _RACE_SAMPLES = 24
 _LEAST_ROUNDS = 2
 
@@ -97,20 +101,19 @@ def _score(job: dict[str, Any]) -> dict[str, Any]:
     started = time.perf_counter()
     session = _session(job["model"], job.get("threads", 1))
     load_ms = (time.perf_counter() - started) * 1000
-    raw = [_run(session, feed) for feed in samples.feeds]
-    outputs = [_flat(each[0]) for each in raw]
+    answering = _Answering(session, job.get("post") or [])
+    outputs, answers = answering.of(samples.feeds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    labels = samples.label_list()
     finite = all(np.isfinite(output).all() for output in outputs)
-    answers = _answers(session, raw, job.get("post") or []) if finite else outputs
-    scores = [score(metric, answer, label) for answer, label in zip(answers, labels, strict=True)]
+    answers = answers if finite else outputs
+    scores = [_scored(metric, answer, samples.label(at)) for at, answer in enumerate(answers)]
     if job.get("outputs"):
         _write_outputs(Path(job["outputs"]), outputs, answers)
     return {
         "samples": len(outputs),
         "labelled": samples.labels is not None,
         "scores": scores,
-        "value": evaluate(metric, answers, labels),
+        "value": _value(metric, answers, scores, samples),
         "top1": [_answer_number(job, answer) for answer in answers],
         "outputs_finite": finite,
         "load_ms": load_ms,
@@ -118,41 +121,71 @@ def _score(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _flat(output: np.ndarray[Any, Any]) -> list[float]:
-    return [float(value) for value in np.asarray(output).reshape(-1)]
+def _scored(metric: Metric, answer: Flat, label: Label) -> float:
+    if metric.name == "detection_agreement" and np.isfinite(answer).all():
+        return detection_agreement(answer, np.asarray(label, np.float64).reshape(-1))
+    return score(metric, answer.tolist(), label)
 
 
-def _answers(session: ort.InferenceSession, raw: list[list[Any]], post: list[dict[str, Any]]) -> list[list[float]]:
-    """The first output of each run as the device would give it: after the declared operations."""
-    names = [output.name for output in session.get_outputs()]
-    try:
-        steps = build_post(post)
-        answers = []
-        for outputs in raw:
-            named = dict(zip(names, outputs, strict=True))
-            for step in steps:
+def _value(metric: Metric, answers: Sequence[Flat], scores: list[float], samples: Samples) -> float:
+    """As `wavegate_shared.metrics.evaluate`; the mean of the scores where the metric is one."""
+    if metric.name not in OF_THE_SET:
+        return math.fsum(scores) / len(scores)
+    return evaluate(metric, [answer.tolist() for answer in answers], samples.label_list())
+
+
+def _flat(output: np.ndarray[Any, Any]) -> Flat:
+    return np.asarray(output).reshape(-1)
+
+
+class _Answering:
+    """Runs feeds one by one and keeps of each only the flat first output, before and after the declared operations."""
+
+    def __init__(self, session: ort.InferenceSession, post: list[dict[str, Any]]) -> None:
+        self._session = session
+        self._names = [output.name for output in session.get_outputs()]
+        try:
+            self._steps = build_post(post)
+        except (DeviceError, ValueError) as error:
+            raise UsageError("bundle_invalid", f"post-processing: {error}") from error
+
+    def of(self, feeds: Sequence[Feed]) -> tuple[list[Flat], list[Flat]]:
+        """Outputs and answers, the same arrays where no operation is declared; an output that is not finite is no answer."""
+        outputs: list[Flat] = []
+        answers: list[Flat] = []
+        for feed in feeds:
+            raw = _run(self._session, feed)
+            outputs.append(_flat(raw[0]))
+            plain = not self._steps or not np.isfinite(outputs[-1]).all()
+            answers.append(outputs[-1] if plain else self._after(raw))
+        return outputs, answers
+
+    def _after(self, raw: list[Any]) -> Flat:
+        named = dict(zip(self._names, raw, strict=True))
+        try:
+            for step in self._steps:
                 step(named)
-            answers.append(_flat(named[names[0]]))
-    except (DeviceError, ValueError) as error:
-        raise UsageError("bundle_invalid", f"post-processing: {error}") from error
-    return answers
+        except (DeviceError, ValueError) as error:
+            raise UsageError("bundle_invalid", f"post-processing: {error}") from error
+        return _flat(named[self._names[0]])
 
 
-def _answer_number(job: dict[str, Any], answer: list[float]) -> int:
+def _answer_number(job: dict[str, Any], answer: Flat) -> int:
     """A number that is equal for equal answers: the class, or for a sequence a checksum of it."""
     if any(step.get("op") == "ctc" for step in job.get("post") or []):
-        return zlib.crc32(np.array([value for value in answer if value >= 0]).tobytes())
+        return zlib.crc32(answer[answer >= 0].astype(np.float64).tobytes())
     return int(np.argmax(answer))
 
 
-def _write_outputs(path: Path, outputs: list[list[float]], answers: list[list[float]]) -> None:
+def _write_outputs(path: Path, outputs: list[Flat], answers: list[Flat]) -> None:
     """All outputs as one array, shorter ones filled with NaN, and their lengths; and so the answers made of them."""
     table, lengths = _table(outputs)
-    after, sizes = _table(answers)
+    same = all(after is before for before, after in zip(outputs, answers, strict=True))
+    after, sizes = (table, lengths) if same else _table(answers)
     np.savez(path, outputs=table, lengths=lengths, answers=after, answer_lengths=sizes)
 
 
-def _table(rows: list[list[float]]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _table(rows: list[Flat]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     table = np.full((len(rows), max(len(row) for row in rows)), np.nan)
     for place, row in zip(table, rows, strict=True):
         place[: len(row)] = row
@@ -160,9 +193,9 @@ def _table(rows: list[list[float]]) -> tuple[np.ndarray[Any, Any], np.ndarray[An
 
 
 def _race(job: dict[str, Any]) -> dict[str, Any]:
-    common = _samples(job).feeds[:_RACE_SAMPLES]
+    common = list(_samples(job).feeds[:_RACE_SAMPLES])
     sessions = {name: _session(path) for name, path in job["models"].items()}
-    inputs = {name: _samples({**job, **front}).feeds[:_RACE_SAMPLES] for name, front in job["fronts"].items()}
+    inputs = {name: list(_samples({**job, **front}).feeds[:_RACE_SAMPLES]) for name, front in job["fronts"].items()}
     feeds = {name: _known(session, inputs.get(name, common)) for name, session in sessions.items()}
     wall: dict[str, list[float]] = {name: [] for name in sessions}
     cpu: dict[str, list[float]] = {name: [] for name in sessions}

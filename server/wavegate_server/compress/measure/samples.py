@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,23 +26,31 @@ class Samples:
     """Pre-processed samples.
 
     Attributes:
-        feeds: n feeds, each with batch size 1.
+        feeds: n feeds, each with batch size 1; from a file, each is prepared when it is asked for and not kept, so that
+            memory does not grow with the number of samples.
         labels: (n,) or (n, k) float64, or None where the file has none.
     """
 
-    feeds: list[Feed]
+    feeds: Sequence[Feed]
     labels: NDArray[np.float64] | None
 
     def rows(self, chosen: Sequence[int]) -> "Samples":
         """Only the samples at these places, in this order."""
         labels = None if self.labels is None else self.labels[list(chosen)]
-        return Samples([self.feeds[at] for at in chosen], labels)
+        return Samples(_Chosen(self.feeds, chosen), labels)
 
     def label_list(self) -> list[Label]:
         """A label for each sample; 0 where there are none."""
         if self.labels is None:
             return [0.0] * len(self.feeds)
-        return [float(label) if label.ndim == 0 else label.reshape(-1).tolist() for label in self.labels]
+        return [self.label(at) for at in range(len(self.feeds))]
+
+    def label(self, at: int) -> Label:
+        """The label of one sample; 0 where there are none."""
+        if self.labels is None:
+            return 0.0
+        label = self.labels[at]
+        return float(label) if label.ndim == 0 else label.reshape(-1).tolist()
 
 
 def load_samples(npz: Path, pre: Sequence[Mapping[str, Any]], directory: Path) -> Samples:
@@ -52,12 +60,52 @@ def load_samples(npz: Path, pre: Sequence[Mapping[str, Any]], directory: Path) -
         UsageError: `bundle_invalid`: not an npz, no inputs, unequal lengths, pickled objects.
     """
     inputs, labels = _read(npz)
-    samples = len(next(iter(inputs.values())))
-    feeds = [{name: array[i : i + 1] for name, array in inputs.items()} for i in range(samples)]
-    steps = _steps(pre, directory)
-    for number, feed in enumerate(feeds):
-        _prepare(feed, steps, f"{npz.name}, sample {number}")
+    feeds = _Prepared(npz.name, inputs, _steps(pre, directory))
+    feeds[0]  # what fits no sample is said now
     return Samples(feeds, None if labels is None else labels.astype(np.float64))
+
+
+class _Prepared(Sequence[Feed]):
+    """Feeds of raw arrays, each prepared when it is asked for."""
+
+    def __init__(self, name: str, inputs: Mapping[str, NDArray[Any]], steps: Sequence[Step]) -> None:
+        self._name, self._inputs, self._steps = name, inputs, steps
+
+    def __len__(self) -> int:
+        return len(next(iter(self._inputs.values())))
+
+    @overload
+    def __getitem__(self, at: int) -> Feed: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Feed]: ...
+    def __getitem__(self, at: int | slice) -> Feed | list[Feed]:
+        if isinstance(at, slice):
+            return [self[each] for each in range(*at.indices(len(self)))]
+        number = at + len(self) if at < 0 else at
+        if not 0 <= number < len(self):
+            raise IndexError(at)
+        feed = {name: array[number : number + 1] for name, array in self._inputs.items()}
+        _prepare(feed, self._steps, f"{self._name}, sample {number}")
+        return feed
+
+
+class _Chosen(Sequence[Feed]):
+    """Some of other feeds, in an order of their own."""
+
+    def __init__(self, feeds: Sequence[Feed], chosen: Sequence[int]) -> None:
+        self._feeds, self._chosen = feeds, list(chosen)
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    @overload
+    def __getitem__(self, at: int) -> Feed: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Feed]: ...
+    def __getitem__(self, at: int | slice) -> Feed | list[Feed]:
+        if isinstance(at, slice):
+            return [self._feeds[each] for each in self._chosen[at]]
+        return self._feeds[self._chosen[at]]
 
 
 def count_samples(npz: Path) -> tuple[int, bool]:

@@ -76,7 +76,7 @@ class Inspection:
         family: cnn, detector, transformer, recurrent, mlp or other.
         head: regression (one number out), detection or classification, as far as shapes tell.
         macs: multiply-adds of one inference at `assumed` sizes, or None.
-        subgraph_nodes: nodes inside If and Loop, which stay as they are.
+        subgraph_nodes, subgraph_parameters: inside If and Loop, which stay as they are; not among `parameters`.
         recipes: what will be tried, and why.
         skipped: what will not be tried, and why.
     """
@@ -91,6 +91,7 @@ class Inspection:
     quantised: bool
     external: bool
     subgraph_nodes: int
+    subgraph_parameters: int
     operators: dict[str, int]
     inputs: list[Tensor]
     outputs: list[Tensor]
@@ -132,7 +133,15 @@ def inspect_model(model: onnx.ModelProto, family: str = "") -> Inspection:
     version = opset(bare)
     fixed = all(_fixed(side) for t in inputs for side in t.shape[1:])
     kind = family or _family(bare, operators)
-    facts = Facts(kind, quantised=quantised, fixed_shapes=fixed, operators=frozenset(operators))
+    held = _blocks(bare, sizes, macs)
+    inside = _inner_parameters(bare.graph)
+    facts = Facts(
+        kind,
+        quantised=quantised,
+        fixed_shapes=fixed,
+        operators=frozenset(operators),
+        out_of_reach="" if any(block.parameters for block in held) else _out_of_reach(inside),
+    )
     tried, skipped = plan(facts)
     return Inspection(
         family=kind,
@@ -150,22 +159,50 @@ def inspect_model(model: onnx.ModelProto, family: str = "") -> Inspection:
         outputs=outputs,
         dynamic=dynamic,
         assumed=assumed,
-        blocks=_blocks(bare, sizes, macs),
+        subgraph_parameters=inside,
+        blocks=held,
         output_layer=output_layer(bare),
         recipes=tried,
         skipped=skipped,
-        notes=_notes(version, quantised, inner, operators, macs),
+        notes=_notes(version, quantised, (inner, inside), operators, macs),
     )
 
 
-def _notes(version: int, quantised: bool, inner: int, operators: Counter[str], macs: dict[str, int]) -> list[str]:
+def _inner_parameters(graph: onnx.GraphProto) -> int:
+    """Elements of the weights that lie in the graphs inside If and Loop, however deep."""
+    graphs = [inner for node in graph.node for each in node.attribute for inner in (each.g, *each.graphs)]
+    constants = [
+        attribute.t
+        for inner in graphs
+        for node in inner.node
+        for attribute in node.attribute
+        if node.op_type == "Constant" and attribute.name == "value"
+    ]
+    own = [tensor for inner in graphs for tensor in inner.initializer]
+    elements: int = sum(math.prod(tensor.dims) for tensor in (*own, *constants))
+    return elements + sum(map(_inner_parameters, graphs))
+
+
+def _out_of_reach(inside: int) -> str:
+    if inside:
+        return f"its {inside:,} parameters lie inside If or Loop, which stay as they are"
+    return "no node of the graph has a weight"
+
+
+def _notes(
+    version: int, quantised: bool, inside: tuple[int, int], operators: Counter[str], macs: dict[str, int]
+) -> list[str]:
+    inner, parameters = inside
     notes = []
     if version < MIN_OPSET:
         notes.append(f"opset {version} is upgraded first: per-channel int8 needs {MIN_OPSET}")
     if quantised:
         notes.append("already quantised: nothing to do")
     if inner:
-        notes.append(f"{inner} nodes inside If or Loop stay as they are")
+        notes.append(
+            f"{inner} nodes inside If or Loop stay as they are"
+            + (f", with {parameters:,} parameters" if parameters else "")
+        )
     if "NonMaxSuppression" in operators:
         notes.append("box selection stays float: one scale for boxes and scores would kill the scores")
     if not macs:

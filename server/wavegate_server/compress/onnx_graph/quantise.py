@@ -84,7 +84,7 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
     feeds: list[Feed] = []
     if recipe.method == "static":
         samples = load_samples(Path(job["calib"]), job["pre"], Path(job["directory"]))
-        feeds = (samples if job["rows"] is None else samples.rows(job["rows"])).feeds[: job["samples"]]
+        feeds = list((samples if job["rows"] is None else samples.rows(job["rows"])).feeds[: job["samples"]])
     source, target = Path(job["source"]), Path(job["target"])
     return apply(recipe, source, target, feeds, float_nodes=job["float_nodes"], ranges=Path(job["ranges"]))
 

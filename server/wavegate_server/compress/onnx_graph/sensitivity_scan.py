@@ -95,7 +95,7 @@ def _cheap(recipe: Recipe) -> Recipe:
 def _feeds(job: dict[str, Any], which: str) -> list[Feed]:
     samples = load_samples(Path(job[which]), job["pre"], Path(job["directory"]))
     rows = job[f"{which}_rows"]
-    return (samples if rows is None else samples.rows(rows)).feeds
+    return list((samples if rows is None else samples.rows(rows)).feeds)
 
 
 def _outputs(path: Path, feeds: Sequence[Feed]) -> list[NDArray[np.float64]]:

@@ -48,12 +48,21 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What decides between recipes. `fixed_shapes`: no dynamic dimension but the batch."""
+    """What decides between recipes.
+
+    Attributes:
+        family: as `Inspection.family`.
+        quantised: the graph is int8 already.
+        fixed_shapes: no dynamic dimension but the batch.
+        operators: those of the graph, of the graphs inside it too.
+        out_of_reach: why no weight of the graph can be reached; empty where some can.
+    """
 
     family: str
     quantised: bool = False
     fixed_shapes: bool = True
     operators: frozenset[str] = field(default_factory=frozenset)
+    out_of_reach: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +187,8 @@ def plan(facts: Facts) -> tuple[list[Planned], list[Planned]]:
 def _against(recipe: Recipe, facts: Facts) -> str:
     if facts.quantised:
         return "already quantised: nothing to do"
+    if facts.out_of_reach:
+        return f"nothing to do: {facts.out_of_reach}"
     if facts.family not in recipe.families:
         if recipe.method == "dynamic" and facts.family in _CONVS:
             return "dynamic int8 makes convolutions slower, 2 to 7 times on x86"

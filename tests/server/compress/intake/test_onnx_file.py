@@ -42,6 +42,22 @@ def test_without_labels_by_agreement_with_the_original(files: Path) -> None:
     assert any("no labels" in note for note in made.notes)
 
 
+def test_a_metric_that_does_not_know_the_original_again_is_refused(files: Path) -> None:
+    """Raw boxes [n, 4 + classes, anchors] scored 0.515 against themselves, after minutes."""
+    with pytest.raises(
+        UsageError, match=r"detection_agreement cannot judge this model.*last dimension is 6.*choose another"
+    ):
+        make(files, metric="detection_agreement")
+    assert not (files / "out").exists()
+
+
+@pytest.mark.parametrize("metric", ["exact_match", "error_bound:5%", "mean_absolute_error", "character_error_rate"])
+def test_any_other_metric_of_outputs_knows_the_original_again(files: Path, metric: str) -> None:
+    assert make(files, metric=metric).value == (
+        0.0 if metric in ("mean_absolute_error", "character_error_rate") else 1.0
+    )
+
+
 def test_a_regression_is_judged_by_its_error(tmp_path: Path) -> None:
     onnx.save(regression_net(), str(tmp_path / "m.onnx"))
     x, y = sensor_samples(800, 12)

@@ -55,3 +55,16 @@ def test_an_operation_that_is_unknown_or_does_not_fit_is_named(tmp_path: Path) -
         with pytest.raises(UsageError, match=words) as refused:
             load_samples(directory / "golden.npz", steps, directory)
         assert refused.value.code == "bundle_invalid"
+
+
+def test_a_sample_is_prepared_when_it_is_asked_for(tmp_path: Path) -> None:
+    """Hundreds of large pictures do not lie in memory at the same time, and a bad one is still named."""
+    directory, manifest = image_version(tmp_path, 1)
+    samples = load_samples(directory / "golden.npz", declared(manifest.pre), directory)
+    assert samples.feeds[0] is not samples.feeds[0]
+    assert len(samples.feeds[0:2]) == 2
+    assert len(samples.rows([1, 0]).feeds) == 2
+    for name, array in samples.rows([1, 0]).feeds[0].items():
+        assert np.array_equal(array, samples.feeds[1][name])
+    with pytest.raises(IndexError):
+        samples.feeds[len(samples.feeds)]

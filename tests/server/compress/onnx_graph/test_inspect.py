@@ -87,6 +87,35 @@ def test_nodes_inside_if_are_counted_and_said_to_stay() -> None:
     assert "2 nodes inside If or Loop stay as they are" in found.notes
 
 
+def test_a_graph_that_lives_inside_if_has_nothing_to_do_with_the_reason() -> None:
+    """It listed recipes to be tried beside 0 parameters."""
+    lower = conv_net().graph
+    model = conv_net()
+    del model.graph.node[:], model.graph.initializer[:], model.graph.output[:]
+    del lower.input[:]
+    model.graph.input.append(helper.make_tensor_value_info("which", TensorProto.BOOL, []))
+    model.graph.node.append(helper.make_node("If", ["which"], ["out"], then_branch=lower, else_branch=lower))
+    model.graph.output.append(value("out", 1, 4))
+    found = inspect_model(model)
+    assert (found.parameters, found.recipes) == (0, [])
+    assert found.subgraph_parameters > 10_000
+    reason = (
+        f"nothing to do: its {found.subgraph_parameters:,} parameters lie inside If or Loop, which stay as they are"
+    )
+    assert {planned.why for planned in found.skipped} == {reason}
+    assert any(f"with {found.subgraph_parameters:,} parameters" in note for note in found.notes)
+
+
+def test_a_graph_without_weights_has_nothing_to_do() -> None:
+    model = conv_net()
+    del model.graph.node[:], model.graph.initializer[:], model.graph.output[:]
+    model.graph.node.append(helper.make_node("Relu", [model.graph.input[0].name], ["out"]))
+    model.graph.output.append(value("out", 1, 3, 8, 8))
+    found = inspect_model(model)
+    assert found.recipes == []
+    assert {planned.why for planned in found.skipped} == {"nothing to do: no node of the graph has a weight"}
+
+
 def test_external_weights_are_not_read(tmp_path: Path) -> None:
     onnx.save(conv_net(), str(tmp_path / "m.onnx"), save_as_external_data=True, location="w.bin", size_threshold=0)
     (tmp_path / "w.bin").write_bytes(b"")  # still there, but nothing in it
