@@ -1,8 +1,8 @@
 """HTTP/1.1 message heads, as much as an inference API needs: parse a request or response head, write one.
 
-Not here: sockets, bodies, routes. A body has a stated length (no chunked coding), so a reader can stop exactly at the end
-of a request and the bytes of the next one stay in the kernel, where they travel along when the socket is handed over.
-Anything two parsers could read differently (two lengths, folded lines, bare line feeds) is refused.
+Not here: sockets, routes, codings of bodies (`request_body.py`). A reader can stop exactly at the end of a request, by the
+stated length or by the last chunk, and the bytes of the next one stay in the kernel, where they travel along when the socket
+is handed over. Anything two parsers could read differently (two lengths, folded lines, bare line feeds) is refused.
 
 Source: RFC 9112.
 """
@@ -42,6 +42,7 @@ _REASONS = {
     415: "Unsupported Media Type",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
+    501: "Not Implemented",
     503: "Service Unavailable",
     505: "HTTP Version Not Supported",
 }
@@ -64,7 +65,14 @@ class HttpError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """A request's head. `fields` has lower-case names; `length` is the body's; `path` is decoded, without the query."""
+    """A request's head.
+
+    Attributes:
+        fields: by lower-case names.
+        length: the body's bytes; 0 where it is chunked.
+        chunked: the body comes in chunks.
+        path: decoded, without the query.
+    """
 
     method: str
     path: str
@@ -72,6 +80,7 @@ class RequestHead:
     length: int
     keep_alive: bool
     wants_continue: bool
+    chunked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,7 @@ def parse_request(head: bytes | bytearray) -> RequestHead:
     """Read a complete request head (up to and with the empty line).
 
     Raises:
-        HttpError: 400, 411, 431 or 505.
+        HttpError: 400, 431, 501 or 505.
     """
     first, fields = _split(head)
     parts = first.split(" ")
@@ -104,8 +113,7 @@ def parse_request(head: bytes | bytearray) -> RequestHead:
     minor = _minor(version)
     if not target.startswith("/") or not target.isprintable():
         raise HttpError(400, "the path does not begin with a slash")
-    if "transfer-encoding" in fields:
-        raise HttpError(411, "send a Content-Length; chunked bodies are not read")
+    chunked = _chunked(fields, minor)
     expect = fields.get("expect", "").lower()
     if expect not in ("", "100-continue"):
         raise HttpError(400, "unknown Expect")
@@ -116,6 +124,7 @@ def parse_request(head: bytes | bytearray) -> RequestHead:
         length=_length(fields) or 0,
         keep_alive=_keep_alive(fields, minor),
         wants_continue=expect == "100-continue" and minor == 1,
+        chunked=chunked,
     )
 
 
@@ -183,6 +192,18 @@ def _length(fields: dict[str, str]) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
         raise HttpError(400, "Content-Length is not a number")
     return int(text)
+
+
+def _chunked(fields: dict[str, str], minor: int) -> bool:
+    """Whether the body is chunked; with a length beside it, or from an HTTP/1.0 client, two parsers could disagree."""
+    coding = fields.get("transfer-encoding")
+    if coding is None:
+        return False
+    if "content-length" in fields or minor == 0:
+        raise HttpError(400, "Transfer-Encoding goes with HTTP/1.1 and without Content-Length")
+    if coding.lower() != "chunked":
+        raise HttpError(501, "the only transfer coding read here is chunked")
+    return True
 
 
 def _keep_alive(fields: dict[str, str], minor: int) -> bool:

@@ -57,8 +57,12 @@ def test_continue_is_wanted_only_by_http_1_1() -> None:
         (400, ["GET / HTTP/1.1", "Content-Length: 1e3"]),
         (400, ["GET / HTTP/1.1", "Content-Length: 1", "Content-Length: 2"]),
         (400, ["GET / HTTP/1.1", "Expect: tea"]),
-        (411, ["POST / HTTP/1.1", "Transfer-Encoding: chunked"]),
-        (411, ["POST / HTTP/1.1", "Transfer-Encoding: chunked", "Content-Length: 3"]),
+        (400, ["POST / HTTP/1.1", "Transfer-Encoding: chunked", "Content-Length: 3"]),
+        (400, ["POST / HTTP/1.1", "Transfer-Encoding: chunked", "Transfer-Encoding: chunked"]),
+        (400, ["POST / HTTP/1.0", "Transfer-Encoding: chunked"]),
+        (501, ["POST / HTTP/1.1", "Transfer-Encoding: gzip, chunked"]),
+        (501, ["POST / HTTP/1.1", "Transfer-Encoding: identity"]),
+        (501, ["POST / HTTP/1.1", "Transfer-Encoding: xchunked"]),
         (431, ["GET / HTTP/1.1", *[f"X-{n}: 1" for n in range(101)]]),
         (431, ["GET / HTTP/1.1", "X: " + "a" * MAX_HEAD_BYTES]),
         (400, ["GET / HTTP/1.1", "X: a\nContent-Length: 5"]),
@@ -68,6 +72,12 @@ def test_what_two_parsers_could_read_differently_is_refused(status: int, lines: 
     with pytest.raises(HttpError) as refused:
         parse_request(head(*lines))
     assert refused.value.status == status
+
+
+def test_a_chunked_request_has_no_length() -> None:
+    found = parse_request(head("POST / HTTP/1.1", "Transfer-Encoding: Chunked"))
+    assert (found.chunked, found.length) == (True, 0)
+    assert not parse_request(head("POST / HTTP/1.1", "Content-Length: 3")).chunked
 
 
 def test_the_end_is_found_across_pieces() -> None:

@@ -20,6 +20,7 @@ from wavegate_agent.core.http1 import (
     render_response,
 )
 from wavegate_agent.core.oip import error_body
+from wavegate_agent.core.request_body import ChunkedBody
 
 __all__ = ["READ_TIMEOUT_S", "WRITE_TIMEOUT_S", "Connection", "Response", "State", "error_response"]
 
@@ -76,6 +77,7 @@ class Connection:
     __slots__ = (
         "_searched",
         "body",
+        "chunks",
         "closes",
         "deadline",
         "filled",
@@ -99,6 +101,7 @@ class Connection:
         self._searched = 0
         self.head: RequestHead | None = None
         self.body = bytearray()
+        self.chunks: ChunkedBody | None = None
         self.filled = 0
         self.deadline: float | None = None
         self.received_at = 0.0
@@ -122,7 +125,7 @@ class Connection:
         try:
             if self.state is State.HEAD and not self._read_head(max_body, room):
                 return False
-            return self._read_body()
+            return self._read_body() if self.chunks is None else self._read_chunks(self.chunks, room)
         except (ConnectionError, TimeoutError):
             self.close()
             return False
@@ -151,10 +154,11 @@ class Connection:
             raise HttpError(413, f"a body of {head.length} bytes; at most {max_body} are read")
         if head.length > _LARGE_BODY_BYTES and head.length > room():
             raise HttpError(503, "too many large requests at once; try again")
-        if head.wants_continue and head.length:
+        if head.wants_continue and (head.length or head.chunked):
             self.sock.send(CONTINUE)
         self.head = head
-        self.body = bytearray(head.length)
+        self.chunks = ChunkedBody(max_body) if head.chunked else None
+        self.body = bytearray(head.length) if self.chunks is None else self.chunks.data
         self.filled = 0
         self.state = State.BODY
         self.deadline = self.deadline or time.monotonic() + READ_TIMEOUT_S
@@ -170,6 +174,22 @@ class Connection:
             self.filled += got
         if self.filled < len(self.body):
             return False
+        return self._whole()
+
+    def _read_chunks(self, chunks: ChunkedBody, room: Callable[[], int]) -> bool:
+        """Chunks are peeked before they are taken, as heads are: not a byte of the next request is read."""
+        seen = self.sock.recv(_READ_BYTES, socket.MSG_PEEK)
+        if not seen:
+            self.close()
+            return False
+        belongs = chunks.feed(seen)
+        self.sock.recv(belongs)
+        self.filled = len(chunks.data)
+        if self.filled > _LARGE_BODY_BYTES and room() < 0:
+            raise HttpError(503, "too many large requests at once; try again")
+        return self._whole() if chunks.done else False
+
+    def _whole(self) -> bool:
         self.state = State.BUSY
         self.deadline = None
         self.received_at = time.monotonic()
@@ -214,6 +234,7 @@ class Connection:
         self._searched = 0
         self.head = None
         self.body = bytearray()
+        self.chunks = None
         self.filled = 0
         self.response = None
         self.deadline = None

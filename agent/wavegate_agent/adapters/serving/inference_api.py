@@ -24,9 +24,18 @@ from wavegate_agent.adapters.serving.http_listener import Verdict
 from wavegate_agent.adapters.serving.live_counts import LiveCounts
 from wavegate_agent.adapters.serving.pipeline import LoadedVersion
 from wavegate_agent.adapters.serving.tensors import Array, from_array
-from wavegate_agent.core.http1 import RequestHead
-from wavegate_agent.core.oip import InferRequest, Wanted, parse_feedback, parse_request, render_response, status_of
+from wavegate_agent.core.http1 import HttpError, RequestHead
+from wavegate_agent.core.oip import (
+    MAX_BODY_BYTES,
+    InferRequest,
+    Wanted,
+    parse_feedback,
+    parse_request,
+    render_response,
+    status_of,
+)
 from wavegate_agent.core.predictions import Prediction, PredictionRing
+from wavegate_agent.core.request_body import decoded
 from wavegate_shared import __version__
 from wavegate_shared.errors import UsageError, WavegateError
 from wavegate_shared.metrics import score
@@ -36,6 +45,8 @@ __all__ = ["InferenceApi"]
 _MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(infer|ready|feedback))?")
 _JSON = ("Content-Type", "application/json")
 _BINARY = ("Content-Type", "application/octet-stream")
+_MAX_FEEDBACK_BYTES = 1 << 20
+"""A label is small, and is read on the loop's own thread."""
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 # What a model or its pre-processing can raise on a hostile input; anything else is a fault of ours and ends the process,
 # which the agent restarts.
@@ -92,6 +103,8 @@ class InferenceApi:
             return error_response(400, "invalid", "no request", keep_alive=False)
         try:
             return self._route(head, connection)
+        except HttpError as error:
+            return error_response(error.status, "invalid", error.message, keep_alive=head.keep_alive)
         except WavegateError as error:
             return error_response(status_of(error), error.code, error.detail, keep_alive=head.keep_alive)
 
@@ -141,7 +154,7 @@ class InferenceApi:
         }
 
     def _feedback(self, head: RequestHead, connection: Connection) -> Response | Verdict:
-        feedback = parse_feedback(connection.body)
+        feedback = parse_feedback(_body(connection, _MAX_FEEDBACK_BYTES))
         if feedback.id not in self._ring:
             self.on_unknown()
         if self.settling and feedback.id not in self._ring:
@@ -175,6 +188,8 @@ class InferenceApi:
             request = self._parsed(connection)
             outputs = self._version.infer(request.inputs)
             response = self._answer(request, outputs, keep_alive=keep_alive)
+        except HttpError as error:
+            return error_response(error.status, "invalid", error.message, keep_alive=keep_alive)
         except UsageError as error:
             return error_response(status_of(error), error.code, error.detail, keep_alive=keep_alive)
         except WavegateError as error:
@@ -189,12 +204,10 @@ class InferenceApi:
 
     def _parsed(self, connection: Connection) -> InferRequest:
         fields = connection.head.fields if connection.head else {}
-        if fields.get("content-encoding", "identity").lower() != "identity":
-            raise UsageError("invalid", "compressed bodies are not read")
         length = fields.get(_HEADER_LENGTH.lower())
         if length is not None and not (length.isascii() and length.isdigit() and len(length) < 12):
             raise UsageError("invalid", f"{_HEADER_LENGTH} is not a number")
-        return parse_request(connection.body, None if length is None else int(length))
+        return parse_request(_body(connection, MAX_BODY_BYTES), None if length is None else int(length))
 
     def _answer(self, request: InferRequest, outputs: dict[str, Array], *, keep_alive: bool) -> Response:
         wanted = request.outputs or tuple(Wanted(name, request.binary) for name in outputs)
@@ -217,6 +230,12 @@ class InferenceApi:
         prediction = Prediction(request_id, self._version.manifest.version, samples, data)
         self.remember(prediction)
         self.on_prediction(prediction)
+
+
+def _body(connection: Connection, max_bytes: int) -> bytes | bytearray | memoryview:
+    """The request's body without its content coding. Raises HttpError."""
+    fields = connection.head.fields if connection.head else {}
+    return decoded(connection.body, fields.get("content-encoding", ""), max_bytes)
 
 
 def _wrong_method(head: RequestHead, allowed: str) -> Response | None:

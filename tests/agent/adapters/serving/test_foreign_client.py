@@ -38,6 +38,20 @@ def test_numbers(tmp_path: Path, binary: bool) -> None:
         client.close()
 
 
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_compressed_requests_and_an_answer_asked_for_compressed(tmp_path: Path, coding: str) -> None:
+    with running_host(tmp_path) as host:
+        host.start_live(*linear_version(tmp_path, 1))
+        client = triton.InferenceServerClient(f"127.0.0.1:{host.tcp_port}")
+        given = triton.InferInput("x", [2, 4], "FP32")
+        given.set_data_from_numpy(np.ones((2, 4), dtype=np.float32))
+        result = client.infer(
+            "toy", [given], request_compression_algorithm=coding, response_compression_algorithm=coding
+        )
+        assert result.as_numpy("logits").tolist() == [[-4, 4], [-4, 4]]
+        client.close()
+
+
 def test_text(tmp_path: Path) -> None:
     with running_host(tmp_path) as host:
         host.start_live(*text_version(tmp_path, 1))

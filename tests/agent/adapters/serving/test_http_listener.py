@@ -75,7 +75,11 @@ def test_expect_continue(address: Path) -> None:
     [
         (b"nonsense\r\n\r\n", 400),
         (b"GET / HTTP/3.0\r\n\r\n", 505),
-        (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 411),
+        (POST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: gzip\r\n\r\n0\r\n\r\n", 501),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\nno size\r\n", 400),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\nFFFFFFFF\r\n", 413),
         (POST + b"Content-Length: 99999999999\r\n\r\n" + b"x" * 100_000, 413),
         (b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000, 431),
     ],
@@ -96,6 +100,27 @@ def test_a_client_that_leaves_in_the_middle_harms_nobody(address: Path) -> None:
             raw.send(data)
     with Raw(address) as raw:
         assert raw.get("/v2/health/ready")[0] == 200
+
+
+def chunked(body: bytes, size: int) -> bytes:
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    coded = b"".join(b"%x;note=1\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+    return POST + b"Transfer-Encoding: chunked\r\n\r\n" + coded + b"0\r\nX-Sum: 1\r\n\r\n"
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_chunked_bodies_are_read_and_the_next_request_is_left_alone(address: Path, size: int) -> None:
+    with Raw(address) as raw:
+        raw.send(chunked(request_body(request_id="1"), size) + framed(request_body(request_id="2")))
+        assert b'"id":"1"' in raw.read()[2]
+        assert b'"id":"2"' in raw.read()[2]
+
+
+def test_a_chunked_body_byte_by_byte(address: Path) -> None:
+    with Raw(address) as raw:
+        for byte in chunked(request_body(), 30):
+            raw.send(bytes([byte]))
+        assert raw.read()[0] == 200
 
 
 class Echo:

@@ -1,8 +1,10 @@
 """The Open Inference Protocol on a real worker: every endpoint, and a stable code for every mistake."""
 
+import gzip
 import json
 import struct
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +102,11 @@ def tensor(**changes: Any) -> bytes:
         (tensor()[:-1] + b', "outputs": [{"name": "nope"}]}', {}, 400, "invalid", "no output"),
         (tensor(), {"Inference_Header_Content_Length": "x"}, 400, "invalid", "not a number"),
         (tensor(), {"Inference_Header_Content_Length": "9999"}, 400, "invalid", "larger than the body"),
-        (tensor(), {"Content_Encoding": "gzip"}, 400, "invalid", "compressed"),
+        (tensor(), {"Content_Encoding": "gzip"}, 400, "invalid", "no gzip data"),
+        (gzip.compress(tensor())[:-4], {"Content_Encoding": "gzip"}, 400, "invalid", "ends too early"),
+        (gzip.compress(tensor()) + b"x", {"Content_Encoding": "gzip"}, 400, "invalid", "bytes behind"),
+        (gzip.compress(b" " * (80 << 20)), {"Content_Encoding": "gzip"}, 413, "invalid", "larger than"),
+        (tensor(), {"Content_Encoding": "br"}, 415, "invalid", "gzip and deflate are"),
     ],
 )
 def test_a_bad_request_is_answered_with_its_fault(
@@ -111,6 +117,23 @@ def test_a_bad_request_is_answered_with_its_fault(
         assert (got, problem["code"]) == (status, code)
         assert says in problem["error"]
         assert raw.post(INFER, request_body())[0] == 200, "the connection still serves"
+
+
+def _raw_deflate(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(data) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    ("coding", "pack"),
+    [("gzip", gzip.compress), ("deflate", zlib.compress), ("deflate", _raw_deflate), ("GZIP", gzip.compress)],
+)
+def test_compressed_bodies_are_read(linear: Path, coding: str, pack: Callable[[bytes], bytes]) -> None:
+    with Raw(linear) as raw:
+        plain = raw.post(INFER, request_body(request_id="z"))
+        assert raw.post(INFER, pack(request_body(request_id="z")), Content_Encoding=coding)[2] == plain[2]
+        feedback = pack(b'{"id": "z", "label": 1}')
+        assert raw.post("/v2/models/toy/feedback", feedback, Content_Encoding=coding)[0] == 200
 
 
 @pytest.mark.parametrize(
