@@ -72,6 +72,15 @@ def test_offers_fit_the_state(shared: Dashboard) -> None:
     assert offers(over) == ()
 
 
+def test_a_rollback_that_would_move_nothing_is_not_offered(shared: Dashboard) -> None:
+    """The first version's rollout: nothing to go back to, and its devices moved on."""
+    with shared.client() as client:
+        first = client.get("/rollouts/r1-address-match").text
+        going = client.get(f"/rollouts/{ROLLOUT}").text
+    assert 'action="/rollouts/r1-address-match/rollback"' not in first
+    assert f'action="/rollouts/{ROLLOUT}/rollback"' in going
+
+
 def soaking(detail: RolloutDetail, code: str, **changes: Any) -> RolloutDetail:
     """The rollout with its second wave soaking, and what the gate says of it."""
     wave = replace(detail.waves[1], state="soaking", **changes)

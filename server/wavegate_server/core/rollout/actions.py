@@ -12,7 +12,7 @@ from wavegate_server.core.sentences import Sentence
 from wavegate_shared.errors import UsageError
 from wavegate_shared.states import AssignmentState, RolloutState, WaveState
 
-__all__ = ["ACTIONS", "Action", "act"]
+__all__ = ["ACTIONS", "Action", "act", "possible"]
 
 Action = Literal["approve", "pause", "resume", "abort", "rollback"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
@@ -66,6 +66,14 @@ def act(view: RolloutView, action: Action, *, actor: str, reason: str, now: date
     if view.state is RolloutState.ROLLING_BACK:
         return roll_back_again(view, now)
     return _roll_back(view, actor, reason, now)
+
+
+def possible(view: RolloutView, action: Action, now: datetime) -> bool:
+    """Whether `act` would do it now: it is neither refused nor done already."""
+    try:
+        return not act(view, action, actor="", reason="", now=now).empty
+    except UsageError:
+        return False
 
 
 def _roll_back(view: RolloutView, actor: str, reason: str, now: datetime) -> Transition:
