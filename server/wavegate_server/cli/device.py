@@ -1,5 +1,6 @@
 """`wavegate device ...`: register and enrol, list, look at, explain, shut out."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -180,7 +181,13 @@ def why(context: typer.Context, device: DeviceId, as_json: JsonFlag = False) -> 
     if as_json:
         print_json(answer)
     else:
-        lines(*(step["sentence"] for step in answer["steps"]))
+        now = clock.now()
+        lines(*(f"{_when(step['at'], now):<36}{step['sentence']}" for step in answer["steps"]))
+
+
+def _when(at: str | None, now: datetime) -> str:
+    """`2026-03-01 12:00:30 UTC, 5 min ago`, at most 34 characters, or nothing where no time belongs to a reason."""
+    return f"{datetime.fromisoformat(at).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, {ago(at, now)}" if at else ""
 
 
 @app.command()

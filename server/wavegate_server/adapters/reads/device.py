@@ -137,6 +137,7 @@ SENTENCES: dict[str, str] = {
     "assigned_directly": "The newest assignment (number {seq}) names {model} v{version}; it belongs to no rollout.",
     "unacknowledged": "The device has not acknowledged that assignment yet.",
     "proven": "It proved v{version}: golden set passed and {served} live requests served.",
+    "proven_again": "It is back on v{version}, which had proved itself here before on {served} live requests; golden set passed.",
     "refused": "It refused v{version} before the swap ({code}: {detail}) and went on serving v{active}.",
     "reverted": "It went back from v{version} to v{active} by itself ({code}: {detail}).",
     "deferred": "It put v{version} off ({code}: {detail}).",
@@ -223,7 +224,11 @@ def device_why(session: Session, device_id: str) -> DeviceWhy:
     if newest:
         steps += _assignment_steps(newest[0])
     history = device_history(session, device_id, limit=3)
-    steps += [_report_step(entry, row) for entry, row in zip(history, _bodies(session, device_id, 3), strict=True)]
+    bodies = _bodies(session, device_id, 3)
+    steps += [
+        _report_step(entry, row, _served_before(session, device_id, entry))
+        for entry, row in zip(history, bodies, strict=True)
+    ]
     if newest and newest[0].rollout_id:
         steps += _rollout_steps(session, newest[0].rollout_id)
     if not steps:
@@ -287,7 +292,24 @@ def _assignment_steps(row: Any) -> list[WhyStep]:
     return [first] if row.acknowledged else [first, _step("unacknowledged", None)]
 
 
-def _report_step(entry: HistoryRow, body: dict[str, Any]) -> WhyStep:
+def _served_before(session: Session, device_id: str, entry: HistoryRow) -> int:
+    """Live requests of an earlier proof of the same version, for a report without any: the version came back."""
+    if entry.outcome != "proven" or entry.served:
+        return 0
+    report = columns("device_report")
+    query = select(func.max(report.served)).where(
+        report.device_id == device_id,
+        report.model == entry.model,
+        report.version == entry.version,
+        report.outcome == "proven",
+        report.assignment_seq < entry.assignment_seq,
+    )
+    return int(rows(session, query)[0][0] or 0)
+
+
+def _report_step(entry: HistoryRow, body: dict[str, Any], served_before: int) -> WhyStep:
+    if served_before:
+        return _step("proven_again", entry.at, rollout=entry.rollout or "", version=entry.version, served=served_before)
     return _step(
         entry.outcome if entry.outcome in SENTENCES else "deferred",
         entry.at,

@@ -1,9 +1,11 @@
 """One device: its head, its history, and the chain of reasons for its version."""
 
+from sqlalchemy import Engine
 from sqlmodel import Session
 
 from tests.server.adapters.conftest import SEEDED_AT as NOW
 from tests.support.seed import MODEL
+from wavegate_server.adapters.database.tables import DeviceReport
 from wavegate_server.adapters.reads.device import SENTENCES, device_detail, device_history, device_why
 
 
@@ -33,6 +35,32 @@ def test_the_reasons_go_from_what_runs_to_what_the_gate_said(session: Session) -
         "It refused v3 before the swap (golden_failed: accuracy 0.712 < 0.965) and went on serving v2."
     )
     assert refused.rollout == "r3-address-match"
+
+
+def test_a_version_that_came_back_is_said_to_have_proved_itself_before(seeded_engine: Engine) -> None:
+    """After a rollback its report has no live requests: "0 live requests served" sounded as if it had proved nothing."""
+    with Session(seeded_engine) as session:
+        first = next(entry for entry in device_history(session, "locker-hz-01") if entry.version == 2)
+        session.add(
+            DeviceReport(
+                device_id="locker-hz-01",
+                received_at=NOW,
+                assignment_seq=99,
+                rollout_id="r5-address-match",
+                model=MODEL,
+                version=2,
+                outcome="proven",
+                served=0,
+                body={"active_version": 2},
+                envelope=b"{}",
+            )
+        )
+        session.flush()
+        back = next(step for step in device_why(session, "locker-hz-01").steps if step.code == "proven_again")
+        session.rollback()
+    assert back.sentence == (
+        f"It is back on v2, which had proved itself here before on {first.served} live requests; golden set passed."
+    )
 
 
 def test_a_device_that_never_got_anything_says_so(session: Session) -> None:
