@@ -6,6 +6,10 @@ ENGLISH: dict[str, str] = {
     "text": "{text}",
     # --- the gate: decisions
     "gate.watching": "watching {devices}: no alarm so far",
+    "gate.not_begun": "no device of this wave serves the new version yet",
+    "gate.settling": "watching {devices}: no alarm so far; the soak begins when every device of the wave has come to an end",
+    "gate.watching_until": "watching {devices}: no alarm so far; the soak lasts until {time} UTC",
+    "gate.blind": "watching {devices}: nothing can be judged yet ({gaps}); the soak lasts until {time} UTC",
     "gate.approved": "approved by {name}: promoted",
     "gate.nobody": "no device of this wave serves the new version: held",
     "gate.first_install": "first version on {devices}, nothing to compare with, all proven by their own checks: promoted",

@@ -121,7 +121,7 @@ def test_a_cancelled_job_leaves_no_process(queue: Queue, child: Any, tmp_path: P
         f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\ntime.sleep(90)\n",
         "sleeper",
     )
-    call = "from wavegate_server.compress import job_process\nimport signal\nsignal.signal(15, job_process._stop)\n"
+    call = "from wavegate_server.compress import job_program\nimport signal\nsignal.signal(15, job_program._stop)\n"
     number = queue.add()
     module = child(
         TELL

@@ -29,6 +29,7 @@ TERMS = {
     "pt",
     "error",
     "LIMIT",
+    "UTC",
 }
 """What Chinese writes as English does."""
 DEVICES = [f"d{n}" for n in range(5)]
@@ -56,7 +57,7 @@ def test_no_sentence_is_left_in_english(code: str) -> None:
         (bad_decision, "5 台设备中 5 台变差：线上准确率从 97.9 % 降至 92.9 %（界限 0.5 pt），同时变慢：回滚"),
         (refused_decision, "locker-hz-01 拒绝了 v3（黄金集未通过，accuracy 0.712 < 0.965）：回滚"),
         (good_decision, "已证明 5 台设备均未变差：放行"),
-        (open_decision, "正在观察 5 台设备：目前没有告警"),
+        (open_decision, "正在观察 5 台设备：目前没有告警；该批次所有设备都有结果后开始观察期"),
     ],
 )
 def test_the_gate_speaks_the_readers_language(decided: Any, text: str) -> None:

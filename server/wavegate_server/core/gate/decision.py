@@ -141,12 +141,25 @@ def _unusable(metric: MetricEvidence) -> Sentence | None:
     return Sentence("why.flat") if _spread(metric) <= 0.0 else None
 
 
+def _watching(evidence: GateEvidence, results: list[MetricResult], updated: int) -> Sentence:
+    """What is waited for: "no alarm" alone would hide that nothing could raise one."""
+    if updated == 0:
+        return Sentence("gate.not_begun")
+    if not evidence.soak_ends:
+        return Sentence("gate.settling", devices=updated)
+    blind = bool(results) and all(result.why for result in results)
+    if blind and not evidence.first_install:
+        gaps = [Sentence("gap.metric", metric=result.name, why=Sentence(result.why_code)) for result in results]
+        return Sentence("gate.blind", devices=updated, gaps=gaps, time=evidence.soak_ends)
+    return Sentence("gate.watching_until", devices=updated, time=evidence.soak_ends)
+
+
 def _without_alarm(
     evidence: GateEvidence, results: list[MetricResult], caveats: list[Sentence]
 ) -> tuple[Verdict, Sentence]:
     updated = evidence.telemetry.updated if evidence.telemetry else 0
     if not evidence.soak_over:
-        return Verdict.HOLD, Sentence("gate.watching", devices=updated)
+        return Verdict.HOLD, _watching(evidence, results, updated)
     if evidence.approved_by:
         return Verdict.PROMOTE, Sentence("gate.approved", name=evidence.approved_by)
     if updated == 0:

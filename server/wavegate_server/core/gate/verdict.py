@@ -68,6 +68,8 @@ class GateEvidence(msgspec.Struct, frozen=True, kw_only=True):
         first_install: no device of the wave ran an earlier version.
         soak_over: the wave settled and was watched for the whole soak.
         approved_by: the person who approved promoting this wave, or empty.
+        soak_ends: when the soak will be over, as `2026-03-01 12:00:00` in UTC; empty while devices of the wave are under way,
+            and in rows of older releases.
     """
 
     rollout: str
@@ -80,6 +82,7 @@ class GateEvidence(msgspec.Struct, frozen=True, kw_only=True):
     rules: Rules
     guards: Guards
     telemetry: Telemetry | None
+    soak_ends: str = ""
 
 
 class MetricResult(msgspec.Struct, frozen=True, kw_only=True):

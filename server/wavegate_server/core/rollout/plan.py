@@ -1,7 +1,7 @@
 """A rollout as the engine sees it, and what one step changes: data only. The rules are `step` and `actions`."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from wavegate_server.core.gate.policy import Policy
 from wavegate_server.core.gate.verdict import Decision, GateEvidence
@@ -72,6 +72,12 @@ class WaveView:
     started_at: datetime | None = None
     soak_started_at: datetime | None = None
     approved_by: str = ""
+
+    def soak_ends(self, soak_s: float) -> str:
+        """When its soak will be over, as `2026-03-01 12:00:00` in UTC; empty while it does not soak."""
+        if self.state is not WaveState.SOAKING or self.soak_started_at is None:
+            return ""
+        return f"{self.soak_started_at + timedelta(seconds=soak_s):%Y-%m-%d %H:%M:%S}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,7 @@ def gate_evidence(view: RolloutView, telemetry: Telemetry | None, now: datetime)
         ),
         guards=_guards(view, now),
         telemetry=telemetry,
+        soak_ends=wave.soak_ends(policy.soak_s),
     )
 
 

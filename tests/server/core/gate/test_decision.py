@@ -192,6 +192,30 @@ def test_nothing_is_promoted_before_the_soak_is_over() -> None:
     assert decide(evidence(soak_over=False)).verdict is Verdict.HOLD
 
 
+def test_a_wave_that_is_watched_says_what_is_waited_for() -> None:
+    ends = "2026-03-01 12:00:00"
+    assert decide(evidence(soak_over=False, soak_ends=ends)).sentence == (
+        "watching 10 devices: no alarm so far; the soak lasts until 2026-03-01 12:00:00 UTC"
+    )
+    assert decide(evidence(soak_over=False)).sentence.endswith(
+        "no alarm so far; the soak begins when every device of the wave has come to an end"
+    )
+    assert decide(evidence(updated=0, soak_over=False)).sentence == (
+        "no device of this wave serves the new version yet"
+    )
+
+
+def test_no_alarm_is_not_said_where_nothing_could_raise_one() -> None:
+    """A young fleet has no baseline: "no alarm so far" looked like good news."""
+    young = [metric(baseline=[]), metric(world.P99, baseline=[]), metric(ERRORS, baseline=[])]
+    sentence = decide(evidence(*young, soak_over=False, soak_ends="2026-03-01 12:00:00")).sentence
+    assert sentence.startswith("watching 10 devices: nothing can be judged yet (live accuracy: ")
+    assert sentence.count("no baseline") == 3
+    assert sentence.endswith("; the soak lasts until 2026-03-01 12:00:00 UTC")
+    first = decide(evidence(*young, soak_over=False, first_install=True, soak_ends="2026-03-01 12:00:00")).sentence
+    assert "no alarm so far" in first
+
+
 @pytest.mark.parametrize(("policy", "verdict"), [("promote", Verdict.PROMOTE), ("hold", Verdict.HOLD)])
 def test_a_soak_without_alarm_or_proof_ends_as_the_policy_says(policy: str, verdict: Verdict) -> None:
     noisy = metric(baseline=[0.02, -0.02] * 48)
