@@ -1,5 +1,16 @@
 """The words of the machine: what a slot remembers, what can happen to it, and what it can ask for.
 
+How to think of this: a slot is a small record of which versions lie on the disk (active, standby, spare), which assignment is in
+hand, and which state it is in. Something happens (an `Event`): an assignment was offered, a piece of work is done or failed, the
+agent was restarted. The machine answers with the next record and a list of things to do (`Command`s); it does nothing itself.
+
+    event ──► step(slot, event, now) ──► slot', commands      the runner writes slot' to the journal, then does the commands;
+                     ▲                        │               what they answer is the next event
+                     └──────── event ◄────────┘
+
+A power cut may fall between any two of these. So the record must say all by itself what was going on, and each row of the table in
+`machine.py` says what to do when the slot is found in that state: begin the state's work again, or give the assignment up.
+
 Values only; the rules are in `core/machine.py`. `Slot` is journalled as a whole (`core/journal_format.py`), so its fields
 are part of a file format: new ones need a default.
 """

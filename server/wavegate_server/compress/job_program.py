@@ -5,7 +5,6 @@ or it is not. It holds `{"result": ...}`, or `{"error": {"code", "detail"}}` for
 database nor network. SIGTERM ends it with its children; when the server dies the kernel sends it.
 """
 
-import ctypes
 import json
 import os
 import resource
@@ -22,6 +21,7 @@ import msgspec
 
 from wavegate_server.adapters.files.bundles import open_bundle
 from wavegate_server.adapters.files.durable import write_durable
+from wavegate_server.adapters.with_parent import end_with_parent
 from wavegate_server.compress.job import Event, Options, run_job
 from wavegate_server.compress.process.job_child import Work
 from wavegate_server.compress.round_by_files import RoundByFiles
@@ -33,7 +33,6 @@ from wavegate_shared.errors import UsageError
 
 __all__ = ["main"]
 
-_PR_SET_PDEATHSIG = 1
 _MEMORY_BYTES = 6 << 30
 _NICE = 5
 """The server's own work goes first."""
@@ -85,8 +84,7 @@ def _limit(parent: int) -> None:
     most = _MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(_MEMORY_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_AS, (most, hard))  # soft only: its children set their own
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    end_with_parent()
     if os.getppid() != parent:  # it died before the signal was asked for
         sys.exit(_STOPPED)
 

@@ -1,6 +1,5 @@
 """Starting and ending the demo's processes so that none outlives it, however it ends."""
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -11,11 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from wavegate_server.adapters.with_parent import end_with_parent
 from wavegate_shared.errors import UsageError
 
 __all__ = ["Processes", "command"]
 
-_PR_SET_PDEATHSIG = 1
 _GRACE_S = 8.0
 
 
@@ -48,7 +47,7 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(env or {})},
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=end_with_parent,
             )
 
     def log_path(self, name: str) -> Path:
@@ -92,7 +91,3 @@ class Processes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop_all()
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)

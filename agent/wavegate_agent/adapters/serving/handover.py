@@ -1,5 +1,10 @@
 """Give client connections to another worker at a request boundary, so that none is lost whatever dies meanwhile.
 
+How to think of this: a connection is a descriptor, and two processes may hold one at the same time. What a client sends waits in
+the kernel until somebody reads it, whoever that is. So a connection can change its owner without the client noticing, if two
+things hold: nobody has read half a request (it is given only at a request boundary, and readers never take a byte of the next
+request), and at every moment somebody who is alive answers for it.
+
 The giver keeps its own copy of every socket it sent until the taker *claims* it (it is about to read) or says *complete*
 (it answers for all of them). If the taker ends before that, the giver takes back every connection not claimed: their bytes
 are still unread in the kernel. Only a request the taker had begun to read dies with it, as with any crash.

@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
-from wavegate_server.adapters import clock
+from wavegate_server.adapters import clock, with_parent
 from wavegate_server.adapters.broker.clients import MqttAccess
 from wavegate_server.adapters.broker.mosquitto import (
     MAX_PACKET_BYTES,
@@ -231,7 +231,7 @@ class RunningBroker:
         if program is None:
             raise UsageError("setup", "mosquitto is not installed")
         path = self._write_mosquitto()
-        launcher = Path(__file__).with_name("with_parent.py")
+        launcher = Path(with_parent.__file__)
         return [sys.executable, "-I", "-S", str(launcher), str(os.getpid()), str(program), "-c", str(path)]
 
     def _write_mosquitto(self) -> Path:

@@ -4,7 +4,6 @@ A model is a program, and so is a quantiser run on one: it may crash, hang, prin
 child, never the job.
 """
 
-import ctypes
 import json
 import os
 import resource
@@ -16,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from wavegate_server.adapters.with_parent import end_with_parent
 from wavegate_shared.errors import CODES, UsageError
 
 __all__ = ["MEMORY_LIMIT_BYTES", "TIMEOUT_S", "run_child"]
@@ -29,7 +29,6 @@ _DETAIL = 300
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _LISTEN_S = 1.0
 _TELL_BYTES = 1 << 20
-_PR_SET_PDEATHSIG = 1
 
 
 def run_child(
@@ -112,8 +111,7 @@ def _tell(out: Any, told: int, listen: Callable[[dict[str, Any]], None]) -> int:
 
 
 def _limit(memory_bytes: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    end_with_parent(signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_LIMIT_BYTES, _FILE_LIMIT_BYTES))

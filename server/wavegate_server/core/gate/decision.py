@@ -1,5 +1,10 @@
 """The gate after a wave: promote, hold or roll back, with the reason in one sentence and all its inputs.
 
+How to think of this: two mistakes are possible, and they do not weigh the same. Rolling a good version back costs trust in the
+gate, so a metric must be worse beyond doubt, however often one looks (a confidence sequence holds at every look; a threshold or
+a test repeated every minute does not). Letting a bad version through costs users, so what can be seen at once (a crash, a failed
+golden set, silence) needs no statistics, and missing evidence is never good news: it holds.
+
 Order of judgement, first match wins:
  1. hard guards (a device refused or broke, failure budget spent, devices silent, limits of the manifest): roll back at once;
  2. a metric is worse than its margin beyond the confidence radius: roll back, also before the soak is over;

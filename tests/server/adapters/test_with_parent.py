@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.waiting import wait_until
-from wavegate_server.adapters.broker import with_parent
+from wavegate_server.adapters import with_parent
 
 LAUNCHER = str(Path(with_parent.__file__))
 
