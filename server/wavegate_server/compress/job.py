@@ -23,7 +23,8 @@ from wavegate_server.compress.search.device_round import DeviceRound, OnDevice, 
 from wavegate_server.compress.search.distilling import Teaching
 from wavegate_server.compress.search.input_sizes import InputSweep
 from wavegate_server.compress.search.judge import Judge, finished
-from wavegate_server.compress.search.report import Candidate, Event, JobResult, comparison, write_result
+from wavegate_server.compress.search.report import Candidate, Event, JobResult, write_result
+from wavegate_server.compress.search.rows import comparison
 from wavegate_server.compress.search.smaller_structures import StructuralStep, possible, reach_of_recipes, why_not
 from wavegate_server.compress.search.splits import make_splits
 from wavegate_server.compress.search.verdicts import judged
@@ -31,6 +32,7 @@ from wavegate_server.compress.search.workbench import CALIBRATION, Made, Scored,
 from wavegate_server.core.compress.budget import BudgetItem, slo_words
 from wavegate_server.core.sentences import Sentence
 from wavegate_shared.errors import UsageError
+from wavegate_shared.manifest import Comparison
 
 __all__ = ["Candidate", "Event", "JobResult", "Options", "Progress", "run_job"]
 
@@ -123,7 +125,7 @@ class _Job:
         first, candidates, winner = ended.original, ended.candidates, ended.winner
         table = ended.comparison
         if table is None:
-            table = comparison(judge, winner, search.latency) if winner else []
+            table = _table(judge, winner, search.latency["original"].cpu_ms) if winner else []
         legal = finished(first, winner, self._budget)
         reported = winner or judge.closest(candidates) or first
         if reported.measured:
@@ -174,3 +176,8 @@ class _Job:
         elif self._options.structural and not found.quantised and not any(map(search.fits, search.trials)):
             search.notes.append(why_not(spec))
         return search, base
+
+
+def _table(judge: Judge, winner: Candidate, cpu_before: float) -> list[Comparison]:
+    peak_before = judge.before.score.peak_rss_mb
+    return comparison(winner.measured, cpu_ms=winner.cpu_ms, cpu_before=cpu_before, peak_before=peak_before)

@@ -18,9 +18,19 @@ import yaml
 
 from wavegate_server.adapters.files.bundles import SPEC_FILE, Bundle, write_bundle
 from wavegate_server.compress.search.report import Candidate, pareto
+from wavegate_server.compress.search.rows import (
+    OF_METRIC,
+    behind,
+    comparison,
+    missed_items,
+    no_gain,
+    original_row,
+    slower,
+    with_verdicts,
+)
 from wavegate_server.compress.search.workbench import Made
 from wavegate_server.core.bundle_spec import artifact_roles
-from wavegate_server.core.compress.budget import BudgetItem, Measured, judge, words
+from wavegate_server.core.compress.budget import BudgetItem, Measured
 from wavegate_server.core.sentences import Sentence
 from wavegate_shared.errors import WavegateError
 from wavegate_shared.manifest import Comparison
@@ -32,7 +42,6 @@ Tell = Callable[[str, str], None]
 HOST_ONLY = "host only"
 MOST, FEWEST = 6, 3
 """Candidates a round takes where there are as many."""
-_OF_METRIC = ("drop", "error_change", "metric")
 _SERVER_SIDE = ("calib", "eval", "plan", "source", "train", "parent")
 
 
@@ -201,7 +210,7 @@ def _judged(
         notes.append(Sentence("note.not_on_device", names=left))
     if rows.winner is not None and winner is not None and winner.recipe != rows.winner.recipe:
         notes.append(Sentence("note.other_answer", name=rows.winner.recipe, other=winner.recipe))
-    shown = [_remarked(row, winner) for row in there]
+    shown = [behind(row, winner) for row in there]
     return OnDevice(
         candidates=shown,
         winner=next((row for row in shown if winner and row.recipe == winner.recipe), None),
@@ -222,34 +231,27 @@ def _again(row: Candidate, figures: DeviceFigures, budget: Sequence[BudgetItem])
         problem = found.problem or Sentence("candidate.no_figures")
         refused = Sentence("candidate.on_device", device=figures.device, why=problem)
         return replace(row, offered=False, reason=refused)
-    fresh = _measured(measured, found)
-    verdicts = judge(budget, fresh)
-    missed = [verdict.item for verdict in verdicts if not verdict.met]
-    reason = Sentence("candidate.misses_there", names=missed, device=figures.device) if missed else ""
-    if not reason and not _host_agrees(row, budget):
-        reason = row.reason
-    if not reason and fresh.p50_ms > fresh.p50_before and fresh.size_bytes >= fresh.size_before:
-        reason = Sentence("candidate.no_gain")
-    slower = fresh.p50_ms > fresh.p50_before
-    factor = f"{fresh.p50_before / fresh.p50_ms:.2f}"
-    remark = Sentence("candidate.slower_there", factor=factor) if slower else ""
-    return replace(
-        row,
-        measured=fresh,
-        cpu_ms=found.cpu_ms,
-        verdicts=verdicts,
-        words=[words(verdict, item, fresh) for verdict, item in zip(verdicts, budget, strict=True)],
-        offered=not reason,
-        reason=reason or remark,
-        measured_on=figures.place,
-    )
+    fresh = with_verdicts(row, _measured(measured, found), budget, cpu_ms=found.cpu_ms)
+    reason = _refusal(row, fresh, figures.device, budget)
+    factor = slower(_measured(measured, found))
+    remark = Sentence("candidate.slower_there", factor=factor) if factor else ""
+    return replace(fresh, offered=not reason, reason=reason or remark, measured_on=figures.place)
+
+
+def _refusal(host: Candidate, row: Candidate, device: str, budget: Sequence[BudgetItem]) -> str:
+    """Why the device's figures, or what the host alone can judge, speak against the candidate; empty where nothing does."""
+    if missed := missed_items(row.verdicts):
+        return Sentence("candidate.misses_there", names=missed, device=device)
+    if not _host_agrees(host, budget) and host.reason:
+        return host.reason
+    return Sentence("candidate.no_gain") if row.measured is not None and no_gain(row.measured) else ""
 
 
 def _host_agrees(row: Candidate, budget: Sequence[BudgetItem]) -> bool:
     """Whether the host refused it, if at all, only for what the device has now measured itself."""
     kinds = {item.text: item.kind for item in budget}
     missed = [verdict.item for verdict in row.verdicts if not verdict.met]
-    return row.offered or bool(missed and not any(kinds.get(item) in _OF_METRIC for item in missed))
+    return row.offered or bool(missed and not any(kinds.get(item) in OF_METRIC for item in missed))
 
 
 def _measured(measured: Measured, found: DeviceRow) -> Measured:
@@ -274,21 +276,7 @@ def _original(row: Candidate, good: Mapping[str, DeviceRow], budget: Sequence[Bu
         p95_ms=middle("p95_ms", row.measured.p95_ms),
         peak_mb=middle("peak_mb", row.measured.peak_mb),
     )
-    verdicts = judge(budget, fresh)
-    missed = [verdict.item for verdict in verdicts if not verdict.met]
-    reason = Sentence("candidate.original_misses", names=missed) if missed else Sentence("candidate.original_meets")
-    sentences = [words(verdict, item, fresh) for verdict, item in zip(verdicts, budget, strict=True)]
-    cpu = middle("cpu_ms", row.cpu_ms)
-    return replace(
-        row, measured=fresh, cpu_ms=cpu, verdicts=verdicts, words=sentences, offered=not missed, reason=reason
-    )
-
-
-def _remarked(row: Candidate, winner: Candidate | None) -> Candidate:
-    """One offer is chosen; an offer of the host that the device put behind another one says so."""
-    if winner is None or row.recipe == winner.recipe or row.reason:
-        return row
-    return row.because(Sentence("candidate.behind", name=winner.recipe))
+    return original_row(row, fresh, budget, cpu_ms=middle("cpu_ms", row.cpu_ms))
 
 
 def _cost(row: Candidate, found: DeviceRow) -> float:
@@ -299,24 +287,13 @@ def _cost(row: Candidate, found: DeviceRow) -> float:
 
 def _table(rows: OnDevice, winner: Candidate, found: DeviceRow, figures: DeviceFigures) -> list[Comparison]:
     """The five rows that go signed into the manifest, each with where it was measured."""
-    measured, before = winner.measured, found.before
-    if measured is None:
-        return []
-    metric, there = measured.metric, figures.place
     host_peak = rows.original.measured.peak_mb if rows.original.measured else None
-    on_host = found.peak_mb is None or before.get("peak_mb") is None
-    return [
-        Comparison(name="size", unit="MB", before=measured.size_before / 1e6, after=measured.size_bytes / 1e6),
-        Comparison(name="latency p50", unit="ms", before=found.p50_before, after=found.p50_ms, where=there),
-        Comparison(
-            name="peak memory",
-            unit="MB",
-            before=host_peak if on_host else before.get("peak_mb"),
-            after=measured.peak_mb,
-            where="" if on_host else there,
-        ),
-        Comparison(
-            name="CPU time per inference", unit="ms", before=before.get("cpu_ms"), after=found.cpu_ms, where=there
-        ),
-        Comparison(name=metric.name, unit=metric.unit, before=measured.value_before, after=measured.value),
-    ]
+    on_host = found.peak_mb is None or found.before.get("peak_mb") is None
+    return comparison(
+        winner.measured,
+        cpu_ms=found.cpu_ms,
+        cpu_before=found.before.get("cpu_ms"),
+        peak_before=host_peak if on_host else found.before.get("peak_mb"),
+        where=figures.place,
+        peak_where="" if on_host else figures.place,
+    )

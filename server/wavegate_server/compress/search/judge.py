@@ -1,6 +1,7 @@
 """The verdict on candidates, on samples that no step of the search has seen."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from wavegate_server.compress.measure.run import Latency, probe
 from wavegate_server.compress.measure.samples import load_samples
 from wavegate_server.compress.onnx_graph.magnitude import UNCHANGED, download_bytes, is_pruned
 from wavegate_server.compress.search.report import Candidate
+from wavegate_server.compress.search.rows import OF_METRIC, missed_items, no_gain, original_row, slower, with_verdicts
 from wavegate_server.compress.search.splits import Split
 from wavegate_server.compress.search.workbench import Made, Scored, Workbench, against
 from wavegate_server.core.compress.bootstrap import drop_from_draws, set_drop
-from wavegate_server.core.compress.budget import BudgetItem, Measured, Verdict, judge, words
+from wavegate_server.core.compress.budget import BudgetItem, Measured, judge
 from wavegate_server.core.compress.paired import Drop, paired_drop
 from wavegate_server.core.sentences import Sentence
 from wavegate_shared.errors import UsageError
@@ -24,7 +26,6 @@ __all__ = ["FIRST_LEVEL", "Judge", "finished"]
 FIRST_LEVEL = 0.95
 _DRAWS = 400
 _SEED = 20
-_OF_METRIC = ("drop", "error_change", "metric")
 
 
 class Judge:
@@ -60,13 +61,8 @@ class Judge:
     def original(self, latency: dict[str, Latency]) -> Candidate:
         """The original's own row."""
         measured = self._measured(self._original, self.before, latency, FIRST_LEVEL)
-        verdicts = judge(self._budget, measured)
-        missed = [verdict.item for verdict in verdicts if not verdict.met]
-        reason = Sentence("candidate.original_misses", names=missed) if missed else Sentence("candidate.original_meets")
-        return Candidate(
-            "original", None, measured, latency["original"].cpu_ms, 1.0, verdicts, self._words(verdicts, measured),
-            offered=not missed, reason=reason,
-        )  # fmt: skip
+        row = replace(Candidate.failed("original", ""), agreement=1.0)
+        return original_row(row, measured, self._budget, cpu_ms=latency["original"].cpu_ms)
 
     def candidate(self, made: Made | None, latency: dict[str, Latency], *, level: float) -> Candidate:
         """A candidate with its verdicts; `level` is the one-sided level of the metric's interval."""
@@ -79,23 +75,13 @@ class Judge:
             if error.code in ("invalid", "metric_failed"):  # the user's metric: it fails on the original as well
                 raise
             return Candidate.failed(made.name, error.detail)
-        verdicts = judge(self._budget, measured)
-        sentences = self._words(verdicts, measured)
-        reason = self._refusal(after, measured, verdicts, sentences)
-        return Candidate(
-            recipe=made.name,
-            path=made.path,
-            measured=measured,
-            cpu_ms=latency[made.name].cpu_ms,
+        row = with_verdicts(_row_of(made), measured, self._budget, cpu_ms=latency[made.name].cpu_ms)
+        reason = _refusal(after, row, measured)
+        return replace(
+            row,
             agreement=_agreement(self.before, after),
-            verdicts=verdicts,
-            words=sentences,
             offered=not reason,
             reason=reason or (UNCHANGED if is_pruned(made.name) else _remark(measured)),
-            notes=made.notes,
-            plan=made.plan,
-            float_nodes=made.float_nodes,
-            front=made.front,
         )
 
     def fits_without_metric(self, made: Made, latency: dict[str, Latency]) -> bool:
@@ -103,21 +89,13 @@ class Judge:
         if made.name not in latency:
             return False
         measured = self._measured(made, None, latency, FIRST_LEVEL)
-        items = [item for item in self._budget if item.kind not in (*_OF_METRIC, "peak_mb")]
+        items = [item for item in self._budget if item.kind not in (*OF_METRIC, "peak_mb")]
         return all(verdict.met for verdict in judge(items, measured))
 
     def closest(self, candidates: Sequence[Candidate]) -> Candidate | None:
         """The candidate with the fewest items missed; None where none was measured."""
         rows = [row for row in candidates if row.measured]
         return min(rows, key=lambda row: sum(not verdict.met for verdict in row.verdicts), default=None)
-
-    def remarked(self, row: Candidate, winner: Candidate | None) -> Candidate:
-        """The row as the report shows it: one offer is chosen, and the others say why they were not."""
-        return (
-            row
-            if winner is None or row is winner or row.reason
-            else row.because(Sentence("candidate.behind", name=winner.recipe))
-        )
 
     def _measured(self, made: Made, after: Scored | None, latency: dict[str, Latency], level: float) -> Measured:
         same = after is None or made is self._original
@@ -187,20 +165,6 @@ class Judge:
             self._labels = (samples if self._split.rows is None else samples.rows(self._split.rows)).label_list()
         return self._labels
 
-    def _words(self, verdicts: Sequence[Verdict], measured: Measured) -> list[str]:
-        return [words(verdict, item, measured) for verdict, item in zip(verdicts, self._budget, strict=True)]
-
-    def _refusal(self, after: Scored, measured: Measured, verdicts: Sequence[Verdict], sentences: Sequence[str]) -> str:
-        if not after.score.finite:
-            return Sentence("candidate.not_finite")
-        missed = [verdict.item for verdict in verdicts if not verdict.met]
-        if missed:
-            unproven = any("not enough samples" in sentence for sentence in sentences)
-            return Sentence("candidate.misses_unproven" if unproven else "candidate.misses", names=missed)
-        if measured.p50_ms > measured.p50_before and measured.size_bytes >= measured.size_before:
-            return Sentence("candidate.no_gain")
-        return ""
-
     def _threshold_notes(self) -> list[str]:
         """Whether the bundle's own data asks for another threshold than the model's: then the data, not int8, is off."""
         metric, outputs = self._bench.bundle.spec.metric, _rows(self.before.outputs)
@@ -232,9 +196,27 @@ def _agreement(before: Scored, after: Scored) -> float:
     return sum(a == b for a, b in pairs) / len(pairs)
 
 
+def _row_of(made: Made) -> Candidate:
+    """A candidate's row before anything is judged."""
+    row = Candidate.failed(made.name, "")
+    return replace(
+        row, path=made.path, notes=made.notes, plan=made.plan, float_nodes=made.float_nodes, front=made.front
+    )
+
+
+def _refusal(after: Scored, row: Candidate, measured: Measured) -> str:
+    if not after.score.finite:
+        return Sentence("candidate.not_finite")
+    missed = missed_items(row.verdicts)
+    if missed:
+        unproven = any("not enough samples" in sentence for sentence in row.words)
+        return Sentence("candidate.misses_unproven" if unproven else "candidate.misses", names=missed)
+    return Sentence("candidate.no_gain") if no_gain(measured) else ""
+
+
 def _remark(measured: Measured) -> str:
-    if measured.p50_ms > measured.p50_before:
-        return Sentence("candidate.slower", factor=f"{measured.p50_before / measured.p50_ms:.2f}")
+    if factor := slower(measured):
+        return Sentence("candidate.slower", factor=factor)
     if measured.size_bytes >= measured.size_before:
         return Sentence("candidate.not_smaller")
     return ""

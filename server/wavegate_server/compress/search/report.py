@@ -5,24 +5,20 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import yaml
 
 from wavegate_server.adapters.files.bundles import SPEC_FILE, Bundle, write_bundle
 from wavegate_server.adapters.files.objects import file_sha256
-from wavegate_server.compress.measure.run import Latency
+from wavegate_server.compress.search.workbench import Preprocessing
 from wavegate_server.core.bundle_spec import artifact_roles
 from wavegate_server.core.compress.budget import Measured, Verdict
 from wavegate_server.core.sentences import said_of
 from wavegate_shared.manifest import Comparison
 
-if TYPE_CHECKING:
-    from wavegate_server.compress.search.judge import Judge
-    from wavegate_server.compress.search.workbench import Preprocessing
-
-__all__ = ["Candidate", "Event", "JobResult", "as_json", "comparison", "pareto", "write_result"]
+__all__ = ["Candidate", "Event", "JobResult", "as_json", "pareto", "write_result"]
 
 PLAN_FILE = "plan.json"
 
@@ -63,7 +59,7 @@ class Candidate:
     notes: list[str] = field(default_factory=list)
     plan: dict[str, str] = field(default_factory=dict)
     float_nodes: list[str] = field(default_factory=list)
-    front: "Preprocessing | None" = None
+    front: Preprocessing | None = None
     measured_on: str = ""  # a device; empty for the host
 
     @classmethod
@@ -111,22 +107,6 @@ def pareto(candidates: Sequence[Candidate]) -> set[str]:
         for name, mine in points.items()
         if not any(other != mine and all(a <= b for a, b in zip(other, mine, strict=True)) for other in points.values())
     }
-
-
-def comparison(judge: "Judge", chosen: Candidate, latency: dict[str, Latency]) -> list[Comparison]:
-    """The five rows that go signed into the manifest."""
-    measured = chosen.measured
-    if measured is None:
-        return []
-    old, metric = latency["original"], measured.metric
-    rows = [
-        ("size", "MB", measured.size_before / 1e6, measured.size_bytes / 1e6),
-        ("latency p50", "ms", old.p50_ms, measured.p50_ms),
-        ("peak memory", "MB", judge.before.score.peak_rss_mb, measured.peak_mb),
-        ("CPU time per inference", "ms", old.cpu_ms, chosen.cpu_ms),
-        (metric.name, metric.unit, measured.value_before, measured.value),
-    ]
-    return [Comparison(name=name, unit=unit, before=before, after=after) for name, unit, before, after in rows]
 
 
 def write_result(bundle: Bundle, result: JobResult, out: Path) -> None:

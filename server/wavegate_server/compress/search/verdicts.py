@@ -11,6 +11,7 @@ from dataclasses import replace
 from wavegate_server.compress.search.candidates import Search, Trial
 from wavegate_server.compress.search.judge import FIRST_LEVEL, Judge
 from wavegate_server.compress.search.report import Candidate
+from wavegate_server.compress.search.rows import behind
 from wavegate_server.compress.search.splits import Split
 from wavegate_server.core.sentences import Sentence
 
@@ -51,7 +52,7 @@ class Verdicts:
         if self._few:
             search.notes.append(Sentence("note.few_samples", few=FEW, total=self._all.samples, names=list(self._few)))
         rows = [done.get(trial.name) or Candidate.failed(trial.name, trial.reason) for trial in search.trials]
-        return [search.judge.remarked(row, self.winner) for row in rows]
+        return [behind(row, self.winner) for row in rows]
 
     @property
     def _all(self) -> Split:
