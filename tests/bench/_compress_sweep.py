@@ -1,4 +1,4 @@
-"""Two measurements behind docs/compression.md: how many calibration samples are enough, and what magnitude pruning gives.
+"""Two measurements behind docs/compression-measurements.md: how many calibration samples are enough, and what magnitude pruning gives.
 
     python -m tests.bench._compress_sweep BUNDLE [--recipe int8-static-per-channel] [--rows 400]
 

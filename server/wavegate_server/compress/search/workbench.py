@@ -25,7 +25,7 @@ from wavegate_shared.errors import UsageError
 __all__ = ["CALIBRATION", "Against", "Made", "Preprocessing", "Scored", "Workbench", "against"]
 
 CALIBRATION = 64
-"""Samples that static recipes are calibrated with; more gave nothing, see docs/compression.md."""
+"""Samples that static recipes are calibrated with; more gave nothing, see docs/compression-measurements.md."""
 _PACKAGE = "wavegate_server.compress.onnx_graph"
 _CLOSE = 0.05
 _THREADS = min(4, os.cpu_count() or 1)

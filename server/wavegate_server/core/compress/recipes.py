@@ -1,7 +1,7 @@
 """The recipes, as data, and which of them a model family is worth trying with. Pure: `quantise` applies them.
 
 The order inside a family is the prior: what was best on real models comes first. A recipe is a guess; only the
-measurement beside the original decides. docs/compression.md has what each gave.
+measurement beside the original decides. docs/compression-measurements.md has what each gave.
 """
 
 from dataclasses import dataclass, field
