@@ -223,12 +223,27 @@ def abort(context: typer.Context, rollout: RolloutId, reason: Reason = "", as_js
 
 
 @app.command()
-def rollback(context: typer.Context, rollout: RolloutId, reason: Reason = "", as_json: JsonFlag = False) -> None:
+def rollback(
+    context: typer.Context,
+    rollout: RolloutId,
+    reason: Reason = "",
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Stay until no device has the version; exit code 3 when some still have it.")
+    ] = False,
+    timeout: Annotated[
+        str | None, typer.Option(help="With --watch: give up after this long, as 30m (exit code 3).")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Bring every device of the rollout that runs the version back to its own previous one, without a download.
 
     Example: wavegate rollout rollback r-1f2e3d4c --reason "complaints from berlin"
     """
+    timeout_s = _seconds(timeout)
     _act(context, rollout, "rollback", reason, as_json=as_json)
+    if watch:
+        with connect(context) as client:
+            _watch(client, rollout, timeout_s=timeout_s, as_json=as_json, good="rolled_back")
 
 
 def _start(context: typer.Context, body: dict[str, Any], *, watch: bool, as_json: bool) -> None:
@@ -252,7 +267,8 @@ def _act(context: typer.Context, rollout: str, action: str, reason: str, *, as_j
         lines(f"{answer['id']} is {answer['state']}: {answer['reason']}")
 
 
-def _watch(client: Client, rollout: str, *, timeout_s: float | None, as_json: bool) -> None:
+def _watch(client: Client, rollout: str, *, timeout_s: float | None, as_json: bool, good: str = "completed") -> None:
+    """Print each change until the end; exit code 0 when it ends as `good`, 3 when not, or when a rollback's time is up."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     tick, last = threading.Event(), None
     while True:
@@ -261,8 +277,10 @@ def _watch(client: Client, rollout: str, *, timeout_s: float | None, as_json: bo
         if seen != last:
             _print_change(one, as_json=as_json)
         if one["state"] in _ENDED:
-            raise typer.Exit(ExitCode.OK if one["state"] == "completed" else ExitCode.NOT_MET)
+            raise typer.Exit(ExitCode.OK if one["state"] == good else ExitCode.NOT_MET)
         if deadline is not None and time.monotonic() > deadline:
+            if good == "rolled_back":
+                raise typer.Exit(ExitCode.NOT_MET)
             raise UsageError("conflict", f"{rollout} is still {one['state']} after the time given")
         last = seen
         tick.wait(_POLL_S)

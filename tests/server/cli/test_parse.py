@@ -54,6 +54,7 @@ DURATIONS = [
         for name in ("--soak", "--block", "--probation", "--deadline", "--baseline")
     ),
     (("rollout", "watch", "r-1"), "--timeout"),
+    (("rollout", "rollback", "r-1"), "--timeout"),
     (("compress", "m@1"), "--time"),
 ]
 

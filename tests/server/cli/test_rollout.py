@@ -142,6 +142,22 @@ def test_watch_gives_up_after_its_time(cli: Cli, fleet: Api) -> None:
 
 
 @pytest.mark.usefixtures("looks_often")
+@pytest.mark.parametrize(("end", "code"), [("rolled_back", 0), ("cancelled", 3), ("", 3)])
+def test_a_rollback_that_is_watched_ends_when_no_device_has_the_version(
+    cli: Cli, fleet: Api, end: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Devices that are offline keep it in `rolling_back`: the time given ends the watching, with exit code 3."""
+    rollout = create(cli)
+    monkeypatch.setattr("wavegate_server.cli.rollout._act", lambda *_, **__: _end(fleet, rollout, "rolling_back")())
+    engine = threading.Timer(0.3, _end(fleet, rollout, end or "rolling_back"))
+    engine.start()
+    limit = () if end else ("--timeout", "500ms")
+    out = cli("rollout", "rollback", rollout, "--watch", *limit, code=code).out
+    engine.join()
+    assert (end or "rolling_back") in out
+
+
+@pytest.mark.usefixtures("looks_often")
 def test_create_can_watch(cli: Cli, fleet: Api) -> None:
     def finish() -> None:
         while not fleet.client.get("/api/v1/rollouts").json()["items"]:

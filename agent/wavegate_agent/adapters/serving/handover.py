@@ -17,8 +17,8 @@ are still unread in the kernel. Only a request the taker had begun to read dies 
                                   ◄────────   complete(round) the giver closes its copies
       ... and again for each connection that was busy, after its answer
 
-Source: the experiment behind design f: control events come last in a batch of events, and each event's connection is
-looked up again, because an earlier event of the batch may have moved it.
+Control events come last in a batch of events, and each event's connection is looked up again, because an earlier event of the
+batch may have moved it. Source: docs/adr/0004-worker-per-version.md.
 """
 
 import contextlib
