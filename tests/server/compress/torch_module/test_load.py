@@ -107,7 +107,7 @@ def test_what_does_not_fit_is_told(bundle: Path, given: Source, words: str) -> N
 
 
 FENCED = """
-from wavegate_server.compress import sandbox
+from wavegate_server.compress.process import sandbox
 print(sandbox.enter(memory_bytes=2 << 30).name)
 import os, socket
 try:
