@@ -66,12 +66,18 @@ class SlotAssignment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Probation(msgspec.Struct, frozen=True, kw_only=True):
-    """When a swapped version counts as proven on the device: at least this long and this many live requests."""
+    """When a swapped version counts as proven on the device: at least this long and this many live requests.
+
+    Attributes:
+        idle_after: seconds after the swap from which the agent adds its own requests (golden samples through the public
+            socket) where live ones do not come; None for live requests only.
+    """
 
     seconds: Annotated[float, msgspec.Meta(ge=0, le=10 * 365 * 86400)] = 60.0
     requests: Annotated[int, msgspec.Meta(ge=0)] = 50
     max_error_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.02
     max_p99_ratio: Annotated[float, msgspec.Meta(gt=0, le=1e9)] = 3.0
+    idle_after: Annotated[float, msgspec.Meta(ge=0, le=10 * 365 * 86400)] | None = 120.0
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):

@@ -88,7 +88,10 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
 
 
 class StateEvent(msgspec.Struct, frozen=True, kw_only=True, tag="state"):
-    """The device entered a state. `code` is an error code when a failure led here."""
+    """The device entered a state. `code` is an error code when a failure led here.
+
+    On probation it is repeated, at most once a minute, while `live_requests` are too few; `detail` says what is waited for.
+    """
 
     boot: Count
     seq: Positive
@@ -101,6 +104,7 @@ class StateEvent(msgspec.Struct, frozen=True, kw_only=True, tag="state"):
     code: str | None = None
     detail: Text = ""
     progress: float | None = None
+    live_requests: Count | None = None
 
 
 class GoldenResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,7 +159,10 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """A device's signed word on how an assignment ended (payload type `REPORT_TYPE`)."""
+    """A device's signed word on how an assignment ended (payload type `REPORT_TYPE`).
+
+    `served`, `errors` and `p99_ms` are of live requests; `self_requests` are the agent's own, which proved what live ones did not.
+    """
 
     device: str
     boot: Count
@@ -179,6 +186,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     p99_ms: float | None = None
     bytes_fetched: Count = 0
     swap_ms: float | None = None
+    self_requests: Count = 0
 
 
 class SignedReport(msgspec.Struct, frozen=True, kw_only=True, tag="report"):

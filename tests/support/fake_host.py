@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wavegate_agent.core.live_stats import LiveStats
+from wavegate_agent.core.probation import OwnAnswer
 from wavegate_shared.errors import DeviceError
 from wavegate_shared.histogram import Histogram
 from wavegate_shared.manifest import Manifest
@@ -36,6 +37,7 @@ class FakeHost:
     exits: list[FakeExit] = field(default_factory=list)
     counts: list[LiveStats] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    own_answer: Callable[[int], OwnAnswer | None] = lambda _: OwnAnswer(failed=False, latency_ms=5.0)
     closed: int = 0
     closed_now: bool = False
 
@@ -85,6 +87,10 @@ class FakeHost:
 
     def release_standby(self) -> None:
         self.standby = 0
+
+    def own_request(self, sample: int) -> OwnAnswer | None:
+        self._did(f"own_request {sample}")
+        return self.own_answer(sample)
 
     def collect(self) -> list[LiveStats]:
         with self.lock:

@@ -211,6 +211,7 @@ class Agent:
             beat=self._beat,
             kept=self._kept,
             progress=self._progress,
+            waits=self._waits,
         )
         self._steps = {name: self._attach(name, services) for name in config.slots}
         self._uplink_thread = UplinkThread(
@@ -382,6 +383,10 @@ class Agent:
 
     def _progress(self, name: str, share: float) -> None:
         self._messages.state(name, self.machines.slot(name), clock.now(), progress=round(share, 3))
+        self._uplink_thread.wake()
+
+    def _waits(self, name: str, detail: str, live_requests: int) -> None:
+        self._messages.state(name, self.machines.slot(name), clock.now(), detail=detail, live_requests=live_requests)
         self._uplink_thread.wake()
 
     def _kept(self) -> set[str]:

@@ -6,7 +6,7 @@ from wavegate_agent.adapters import clock
 from wavegate_agent.adapters.workers.host import WorkerHost, WorkerSettings
 from wavegate_agent.config import Config
 from wavegate_agent.control.ports import Host
-from wavegate_agent.core.journal_format import Record
+from wavegate_agent.core.journal_format import MAX_QUARANTINED, Record
 
 __all__ = ["first_record", "worker_host"]
 
@@ -24,7 +24,8 @@ def first_record(known: Record | None, sent_boot: int) -> Record:
         sent_boot: highest boot number in the outbox.
     """
     if known is not None:
-        return replace(known, boot=max(known.boot, sent_boot) + 1)
+        kept = known.quarantined[-MAX_QUARANTINED:]  # release 0.1 kept two more
+        return replace(known, boot=max(known.boot, sent_boot) + 1, quarantined=kept)
     seconds = (clock.now() - Record().time_floor).total_seconds()
     return Record(boot=max(sent_boot, int(max(0.0, seconds) // _SECONDS_A_BOOT)) + 1)
 

@@ -29,6 +29,7 @@ class Figures(msgspec.Struct, kw_only=True):
     errors: int = 0
     probation_s: float = 0.0
     p99_ms: float | None = None
+    self_requests: int = 0
     before: str = ""
 
     def yardstick(self) -> Histogram:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from wavegate_agent.core.live_stats import LiveStats
-from wavegate_agent.core.probation import Verdict, judge
+from wavegate_agent.core.probation import OwnCounts, Verdict, judge_with_own
 from wavegate_shared.assignment import Probation
 from wavegate_shared.histogram import Histogram
 
@@ -20,13 +20,14 @@ _GENERATION = 10_000
 
 
 class Trial:
-    """The probation of one version: its counts since the swap, and the latencies before it."""
+    """The probation of one version: its live counts since the swap, the agent's own requests, and the latencies before it."""
 
     def __init__(self, version: int, before: Histogram) -> None:
         self.version = version
         self.before = before
         self.started = time.monotonic()
         self.counts = LiveStats(version)
+        self.own = OwnCounts()
 
     @property
     def seconds(self) -> float:
@@ -35,8 +36,7 @@ class Trial:
 
     def verdict(self, rule: Probation) -> Verdict:
         """The word on the version so far."""
-        counts = self.counts
-        return judge(rule, self.seconds, counts.requests, counts.errors, counts.latency, self.before)
+        return judge_with_own(rule, self.seconds, self.counts, self.own, self.before)
 
 
 class LiveTraffic:

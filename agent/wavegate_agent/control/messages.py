@@ -54,7 +54,16 @@ class Messages:
             facts={**facts.hello_facts(models), **extra},
         )
 
-    def state(self, name: str, slot: Slot, at: datetime, *, progress: float | None = None) -> None:
+    def state(
+        self,
+        name: str,
+        slot: Slot,
+        at: datetime,
+        *,
+        progress: float | None = None,
+        detail: str = "",
+        live_requests: int | None = None,
+    ) -> None:
         """The slot entered a state, or is held up in it."""
         assigned = slot.assigned
         version = slot.active if assigned is None else assigned.version
@@ -71,8 +80,9 @@ class Messages:
                     version=0 if version is None else version.version,
                     state=slot.state,
                     code=slot.code,
-                    detail=slot.detail[:500],
+                    detail=(detail or slot.detail)[:500],
                     progress=progress,
+                    live_requests=live_requests,
                 )
             )
 
@@ -139,6 +149,7 @@ class Messages:
                 p99_ms=known.p99_ms,
                 bytes_fetched=known.bytes_fetched,
                 swap_ms=known.swap_ms,
+                self_requests=known.self_requests,
             )
             envelope = seal(report, REPORT_TYPE, self._signer)
             return encode(SignedReport(boot=boot, seq=seq, envelope=msgspec.Raw(envelope)))

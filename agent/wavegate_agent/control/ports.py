@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from wavegate_agent.core.live_stats import LiveStats
+from wavegate_agent.core.probation import OwnAnswer
 from wavegate_shared.assignment import Assignment, SlotAssignment
 from wavegate_shared.manifest import Manifest
 from wavegate_shared.wire import Bench, GoldenResult
@@ -66,6 +67,9 @@ class Host(Protocol):
 
     def release_standby(self) -> None:
         """End the standby."""
+
+    def own_request(self, sample: int) -> OwnAnswer | None:
+        """Golden sample number `sample` through the public socket; None when that says nothing about the live version."""
 
     def collect(self) -> list[LiveStats]:
         """Counts since the last call."""

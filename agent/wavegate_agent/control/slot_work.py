@@ -17,6 +17,7 @@ from wavegate_agent.adapters.disk.version_store import Staging, VersionStore
 from wavegate_agent.control.assignment_files import AssignmentFiles
 from wavegate_agent.control.downloads import Downloads
 from wavegate_agent.control.figures import Figures, FiguresFile
+from wavegate_agent.control.idle_proof import IdleProof
 from wavegate_agent.control.live_traffic import LiveTraffic
 from wavegate_agent.control.ports import Gatekeeper, Host
 from wavegate_agent.core.machine_types import (
@@ -68,6 +69,7 @@ class SharedServices:
         beat: called now and then by long work, so that the watchdog sees progress.
         kept: digests that must stay on disk, for all slots.
         progress: (slot name, share fetched) for the state event.
+        waits: (slot name, what probation waits for, live requests so far) for the state event.
     """
 
     store: VersionStore
@@ -80,6 +82,7 @@ class SharedServices:
     beat: Callable[[], None]
     kept: Callable[[], Collection[str]]
     progress: Callable[[str, float], None]
+    waits: Callable[[str, str, int], None]
 
 
 class SlotWork:
@@ -94,6 +97,7 @@ class SlotWork:
         self.host = make_host()
         self.live = LiveTraffic(lambda: self.host.collect())
         self.evidence = evidence
+        self._idle = IdleProof(lambda sample: self.host.own_request(sample), services.now)
         self._do: dict[type[Work], Callable[[Slot], Done | Interrupted | None]] = {
             ReadManifest: self._read_manifest,
             Preflight: self._preflight,
@@ -135,6 +139,9 @@ class SlotWork:
         self.live.sample()
         verdict = trial.verdict(slot.assigned.probation)
         if verdict.word is Word.WAIT:
+            said = self._idle.look(trial, slot.assigned.probation, verdict)
+            if said is not None:
+                self._services.waits(self._name, said, trial.counts.requests)
             return None
         self._note_trial(slot)
         if verdict.word is Word.PASS:
@@ -157,7 +164,7 @@ class SlotWork:
             "assigned": assigned.version.version if assigned else 0,
             "outcome": slot.outcome,
             "code": slot.code,
-            "detail": slot.detail,
+            "detail": slot.detail or (self._idle.waits_for if self.live.trial is not None else ""),
             "http_port": getattr(self.host, "tcp_port", None),
         }
 
@@ -348,6 +355,7 @@ class SlotWork:
         trial, figures = self.live.end(), self.figures(slot)
         if trial is not None:
             figures.served, figures.errors = trial.counts.requests, trial.counts.errors
+            figures.self_requests = trial.own.requests
             figures.probation_s = round(trial.seconds, 1)
             figures.p99_ms = trial.counts.latency.quantile(0.99)
 

@@ -22,8 +22,8 @@ __all__ = ["MAX_QUARANTINED", "MAX_SLOTS", "SLOT_BYTES", "Record", "applied", "b
 SLOT_BYTES = 4096
 MAX_SLOTS = 2
 """Model positions a journal slot has room for, with every field at its longest (asserted in a test)."""
-MAX_QUARANTINED = 8
-"""Oldest out first: eight different bad versions in a row is not a life a device leads."""
+MAX_QUARANTINED = 6
+"""Oldest out first: six different bad versions in a row is not a life a device leads."""
 _HEADER = struct.Struct("<4sQII")
 _MAGIC = b"WGJ1"
 _RENAMED = (b'"order":', b'"assigned":')

@@ -23,6 +23,8 @@ __all__ = [
     "ITEM_BYTES",
     "MAX_BODY_BYTES",
     "MAX_ID_CHARS",
+    "OWN_FIELD",
+    "OWN_LATENCY_FIELD",
     "Feedback",
     "InferRequest",
     "OutputTensor",
@@ -41,6 +43,10 @@ __all__ = [
 
 MAX_BODY_BYTES = 64 << 20
 MAX_ID_CHARS = 200
+OWN_FIELD = "X-Wavegate-Own-Request"
+"""Marks a request as the agent's own: the token that the worker made for it."""
+OWN_LATENCY_FIELD = "X-Wavegate-Own-Latency-Ms"
+"""In the answer to it: from the request fully read to the answer ready."""
 _MAX_TENSORS = 64
 _MAX_DIMENSIONS = 8
 

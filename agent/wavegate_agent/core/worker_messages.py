@@ -28,6 +28,7 @@ __all__ = [
     "Golden",
     "HandOver",
     "Load",
+    "OwnRequest",
     "Peer",
     "Promote",
     "Reply",
@@ -101,6 +102,16 @@ class HandOver(msgspec.Struct, frozen=True, kw_only=True, tag="hand_over"):
     call: int
 
 
+class OwnRequest(msgspec.Struct, frozen=True, kw_only=True, tag="own_request"):
+    """Write golden sample number `sample` as the body of an inference request into the file sent along.
+
+    `Done.text` is the token that marks this one request as the agent's own, `Done.left` the length of the JSON header.
+    """
+
+    call: int
+    sample: int
+
+
 class Collect(msgspec.Struct, frozen=True, kw_only=True, tag="collect"):
     """Answer with the counts since the last collection."""
 
@@ -113,7 +124,7 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
     call: int
 
 
-Call: TypeAlias = Load | Golden | BenchRun | Promote | Serve | HandOver | Collect | Stop
+Call: TypeAlias = Load | Golden | BenchRun | Promote | Serve | HandOver | OwnRequest | Collect | Stop
 
 # --- worker -> control process ----------------------------------------------------------------------------------------
 

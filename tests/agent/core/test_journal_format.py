@@ -24,7 +24,9 @@ from wavegate_shared.assignment import Probation
 from wavegate_shared.states import DeviceState, Outcome
 
 LONG = Version(model="m" * 63, version=2**31, sha256="f" * 64)
-PROBATION = Probation(seconds=1e6 + 1 / 3, requests=10**7, max_error_share=1 / 3, max_p99_ratio=10 / 3)
+PROBATION = Probation(
+    seconds=1e6 + 1 / 3, requests=10**7, max_error_share=1 / 3, max_p99_ratio=10 / 3, idle_after=1e6 + 1 / 3
+)
 ASSIGNED = AssignedVersion(
     seq=2**31, version=LONG, rollout="r" * 40, allow_older=False, override=False, probation=PROBATION, bench=False
 )

@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from wavegate_agent.core.probation import MIN_BASELINE, Word, judge
+from wavegate_agent.core.live_stats import LiveStats
+from wavegate_agent.core.probation import MIN_BASELINE, OwnCounts, Word, judge, judge_with_own, may_ask_itself
 from wavegate_shared.assignment import Probation
 from wavegate_shared.histogram import Histogram
 
@@ -79,3 +80,52 @@ def test_an_equal_version_is_rarely_reverted_under_constant_looking() -> None:
                 reverted += 1
                 break
     assert reverted <= 1
+
+
+# --- the agent's own requests ---------------------------------------------------------------------------------------------
+
+
+def proved(
+    live: tuple[int, int], own: tuple[int, int], *, slow: int = 0, before: Histogram = BEFORE, seconds: float = 61
+) -> Word:
+    """The word after so many (requests, errors) of each kind; `slow` own ones took 60 ms."""
+    counts = LiveStats(2, requests=live[0], errors=live[1], latency=latencies((5.0, live[0])))
+    mine = OwnCounts(own[0], own[1], latencies((5.0, own[0] - slow), (60.0, slow)))
+    return judge_with_own(RULE, seconds, counts, mine, before).word
+
+
+@pytest.mark.parametrize(
+    ("live", "own", "expected"),
+    [
+        ((0, 0), (0, 0), Word.WAIT),
+        ((0, 0), (49, 0), Word.WAIT),
+        ((0, 0), (50, 0), Word.PASS),
+        ((12, 0), (38, 0), Word.PASS),
+        ((50, 0), (0, 0), Word.PASS),
+        ((0, 0), (3, 3), Word.FAIL),
+        ((3, 3), (50, 0), Word.FAIL),  # live ones are judged first
+        ((12, 1), (37, 0), Word.WAIT),
+        ((12, 1), (38, 0), Word.PASS),  # one accident in fifty
+        ((80, 4), (500, 0), Word.WAIT),  # own ones do not outvote four live errors
+        ((0, 0), (50, 2), Word.WAIT),
+        ((0, 0), (100, 2), Word.PASS),
+    ],
+)
+def test_own_requests_take_the_place_of_missing_ones(
+    live: tuple[int, int], own: tuple[int, int], expected: Word
+) -> None:
+    assert proved(live, own) is expected
+
+
+def test_own_requests_need_the_time_too() -> None:
+    assert proved((0, 0), (50, 0), seconds=59) is Word.WAIT
+
+
+def test_own_requests_are_too_slow_only_beside_a_live_past() -> None:
+    assert proved((0, 0), (50, 0), slow=20) is Word.FAIL
+    assert proved((0, 0), (50, 0), slow=20, before=latencies((5.0, MIN_BASELINE - 1))) is Word.PASS
+
+
+def test_own_requests_come_when_live_ones_were_waited_for() -> None:
+    assert [may_ask_itself(Probation(idle_after=120.0), seconds) for seconds in (0, 119, 120)] == [False, False, True]
+    assert not may_ask_itself(Probation(idle_after=None), 1e9)

@@ -22,6 +22,7 @@ import numpy as np
 from wavegate_agent.adapters.serving.connections import Connection, Response, error_response
 from wavegate_agent.adapters.serving.http_listener import Verdict
 from wavegate_agent.adapters.serving.live_counts import LiveCounts
+from wavegate_agent.adapters.serving.own_requests import OwnRequests
 from wavegate_agent.adapters.serving.pipeline import LoadedVersion
 from wavegate_agent.adapters.serving.tensors import Array, from_array
 from wavegate_agent.core.http1 import HttpError, RequestHead
@@ -59,6 +60,7 @@ class InferenceApi:
     Attributes:
         settling: while another worker still sends its predictions, labels for unknown ids wait.
         on_unknown: called before an id is said to be unknown: another worker may just have sent it.
+        own: which requests are the agent's own and count nowhere.
         on_prediction: told, on a pool thread and before the answer leaves, about each prediction remembered.
     """
 
@@ -67,6 +69,7 @@ class InferenceApi:
         self.on_unknown: Callable[[], None] = lambda: None
         self._ring = PredictionRing()
         self._ring_lock = threading.Lock()
+        self.own = OwnRequests()
         self.on_prediction: Callable[[Prediction], None] = lambda _: None
         self._version = version
         self._counts = counts
@@ -184,7 +187,9 @@ class InferenceApi:
         """Answer an inference request; counts it when the answer is written."""
         head = connection.head
         keep_alive = head is not None and head.keep_alive
+        own, cpu = False, time.thread_time()
         try:
+            own = self.own.recognise(head)
             request = self._parsed(connection)
             outputs = self._version.infer(request.inputs)
             response = self._answer(request, outputs, keep_alive=keep_alive)
@@ -199,6 +204,9 @@ class InferenceApi:
             response = error_response(500, "inference_failed", detail, keep_alive=keep_alive)
         failed = response.status >= 500
         start = connection.received_at
+        if own:
+            self._counts.discount((time.thread_time() - cpu) * 1000)
+            return self.own.answer(response, (time.monotonic() - start) * 1000)
         response.written = lambda _: self._counts.count((time.monotonic() - start) * 1000, failed=failed)
         return response
 

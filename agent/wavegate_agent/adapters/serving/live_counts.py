@@ -32,6 +32,11 @@ class LiveCounts:
         with self._lock:
             self._of(self._version).count(latency_ms, failed=failed)
 
+    def discount(self, cpu_ms: float) -> None:
+        """Leave out CPU time that served no application."""
+        with self._lock:
+            self._cpu_from += cpu_ms / 1000
+
     def add_score(self, version: int, score: float) -> None:
         """Count one labelled sample for the version that answered it."""
         with self._lock:
@@ -45,7 +50,7 @@ class LiveCounts:
         memory = process_memory()
         with self._lock:
             own = self._of(self._version)
-            own.cpu_ms, self._cpu_from = (now - self._cpu_from) * 1000, now
+            own.cpu_ms, self._cpu_from = max(0.0, (now - self._cpu_from) * 1000), now
             own.rss_mb, own.anon_mb = memory.rss_mb, memory.anon_mb
             taken, self._stats = self._stats, {}
         return [to_counts(stats) for stats in taken.values()]

@@ -38,6 +38,7 @@ from wavegate_agent.core.worker_messages import (
     Golden,
     HandOver,
     Load,
+    OwnRequest,
     Promote,
     Reply,
     Serve,
@@ -116,6 +117,9 @@ class Worker:
             self._jobs.put(partial(self._answered, call.call, partial(self._do_golden, call)))
         elif isinstance(call, BenchRun):
             self._jobs.put(partial(self._answered, call.call, partial(self._do_bench, call)))
+        elif isinstance(call, OwnRequest):
+            file = packet.descriptors.pop()
+            self._jobs.put(partial(self._answered, call.call, partial(self._do_own_request, call, file)))
         elif isinstance(call, Promote):
             self._reply(self._promoted(call))
         elif isinstance(call, Serve):
@@ -175,6 +179,13 @@ class Worker:
         return Done(
             call=call.call, bench=BenchSample(ran=True, wall_ms=wall * 1e3, cpu_ms=cpu * 1e3, disturbed=disturbed)
         )
+
+    def _do_own_request(self, call: OwnRequest, file: int) -> Reply:
+        with open(file, "wb") as body:
+            if self._api is None:
+                raise DeviceError("load_failed", "nothing is loaded")
+            token, header = self._api.own.write(self._loaded().golden_inputs(call.sample), body)
+        return Done(call=call.call, text=token, left=header)
 
     def _loaded(self) -> LoadedVersion:
         if self._version is None:

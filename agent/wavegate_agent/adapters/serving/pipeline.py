@@ -107,6 +107,10 @@ class LoadedVersion:
         """The graph's outputs for one golden sample, pre-processing included."""
         return self._session.run(self._checked(self._prepared(self._golden.sample(index))))
 
+    def golden_inputs(self, index: int) -> dict[str, Array]:
+        """One golden sample as the API takes it, before pre-processing; `index` counts round and round."""
+        return self._golden.sample(index)
+
     def warm(self) -> None:
         """Run golden samples until the first-run costs of several shapes are paid. Raises DeviceError."""
         shapes: set[tuple[int, ...]] = set()

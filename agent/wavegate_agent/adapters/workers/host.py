@@ -20,6 +20,7 @@ from wavegate_agent.adapters.device.facts import frequency_mhz, temperature_c
 from wavegate_agent.adapters.device.process_memory import available_mb
 from wavegate_agent.adapters.workers.bench_driver import BenchDriver
 from wavegate_agent.adapters.workers.listening import ListeningSockets
+from wavegate_agent.adapters.workers.own_request import send_own_request
 from wavegate_agent.adapters.workers.process import WorkerProcess
 from wavegate_agent.adapters.workers.roles import (
     WorkerExit,
@@ -30,6 +31,7 @@ from wavegate_agent.adapters.workers.roles import (
     serve_call,
 )
 from wavegate_agent.core.live_stats import LiveStats
+from wavegate_agent.core.probation import OwnAnswer
 from wavegate_agent.core.worker_messages import Golden, Promote
 from wavegate_shared.errors import DeviceError, TrustError
 from wavegate_shared.manifest import Manifest
@@ -333,6 +335,14 @@ class WorkerHost:
                 taker.expected_end = True
                 taker.kill()  # the giver takes back what was not claimed when it sees the taker's end
                 raise DeviceError("swap_failed", error.detail) from error
+
+    # --- own requests -------------------------------------------------------------------------------------------------
+
+    def own_request(self, sample: int) -> OwnAnswer | None:
+        """Send a golden sample through the public socket; None when that says nothing about the version in charge."""
+        with self._roles.lock:
+            live = self._roles.live if self.in_charge else None
+        return send_own_request(live, self._settings.unix_path, sample) if live is not None else None
 
     # --- counts -------------------------------------------------------------------------------------------------------
 

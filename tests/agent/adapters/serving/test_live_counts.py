@@ -43,3 +43,10 @@ def test_memory_and_cpu_are_those_of_the_worker() -> None:
     assert own.rss_mb is not None
     assert own.rss_mb > 10
     assert own.cpu_ms >= 0
+
+
+def test_cpu_time_of_the_agents_own_requests_is_left_out() -> None:
+    counts = LiveCounts("m", 2)
+    counts.start()
+    counts.discount(1e6)
+    assert counts.take()[0].cpu_ms == 0.0
