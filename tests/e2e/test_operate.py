@@ -90,7 +90,7 @@ class Walk:
             "/run/wavegate": str(self.directory / "run"),
             "/var/lib/wavegate": str(self.directory / "server"),
             "deploy/models/address-match/bundle": str(self.directory / "small-bundle"),
-            "--soak 0s --probation-requests 0": "--soak 0s --block 1s --probation 1s --probation-requests 0",
+            "--soak 0s": "--soak 0s --block 1s --probation 1s --probation-requests 3 --idle-after 1s",
             "https://models.example.org:8443": self.url,
             "--token wg1...": f"--token {self.token}",
             "r-1f2e3d4c": self.rollout,
@@ -167,3 +167,39 @@ def test_the_page_works_as_written(tmp_path: Path) -> None:
         assert '"model_version":"1"' in "".join(printed["curl"].split())
     assert "locker-0017" in printed["wavegate device show locker-0017"]
     assert "rolled back" in printed["wavegate device why locker-0017"].lower()
+
+
+@pytest.mark.timeout(240)
+def test_two_devices_without_any_traffic_take_a_first_and_a_second_version(tmp_path: Path) -> None:
+    """Nobody asks the model anything: the devices prove both versions by their own requests, and the rollouts say so."""
+    write_pair_bundle(tmp_path / "small-bundle", model="address-match")
+    write_pair_bundle(tmp_path / "better-bundle", model="address-match", stored="float32")
+    page = lines_of_the_page()
+    page = page[: next(number for number, line in enumerate(page) if line.startswith("curl"))]
+    running = next(number for number, line in enumerate(page) if line.startswith("wavegate-agent run")) + 1
+    server = "https://models.example.org:8443"
+    lines = [
+        *page[:running],
+        "wavegate device token locker-0018 --class locker-small --site berlin",
+        f"wavegate-agent enroll --token wg1... --server {server} --state /var/lib/wavegate-agent-2",
+        "wavegate-agent run --state /var/lib/wavegate-agent-2 --unix-socket /run/wavegate/infer-2.sock",
+        *page[running:],
+        "wavegate rollout why r-1f2e3d4c",
+        "wavegate model import better-bundle",
+        "wavegate model publish address-match 2",
+        "wavegate rollout create address-match 2 --waves all=100% --soak 1s --block 1s --baseline 8 --probation 1s "
+        "--probation-requests 3 --idle-after 1s --idle-wave promote --watch",
+        "wavegate rollout why r-1f2e3d4c",
+        "wavegate rollout list --json",
+        "wavegate device show locker-0018 --json",
+    ]
+    walk = Walk(tmp_path)
+    try:
+        printed = [walk.run(line) for line in lines]
+    finally:
+        walk.end()
+    why = "\n".join(printed)
+    assert "first version on 2 devices, 2 without live traffic, all proven by their own checks: promoted" in why
+    assert "no live traffic on 2 devices, passed on golden set, bench and guards: promoted" in why
+    assert {rollout["state"] for rollout in json.loads(printed[-2])["items"]} == {"completed"}
+    assert '"version": 2' in printed[-1]

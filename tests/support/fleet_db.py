@@ -147,7 +147,7 @@ class FleetDb:
                 now=self.now,
             )
 
-    def says(self, name: str, state: DeviceState, *, seq: int, version: int = 2) -> None:
+    def says(self, name: str, state: DeviceState, *, seq: int, version: int = 2, **more: Any) -> None:
         """A state message from a device."""
         self.seq += 1
         event = StateEvent(
@@ -159,6 +159,7 @@ class FleetDb:
             model=MODEL,
             version=version,
             state=state,
+            **more,
         )
         with write(self.engine) as session:
             DeviceMessageStore(self.topics).apply_up(session, name, event, self.now)

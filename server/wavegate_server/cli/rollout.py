@@ -37,6 +37,14 @@ class FewCanaries(StrEnum):
     WIDE = "wide"
 
 
+class IdleWave(StrEnum):
+    """What becomes of a wave in which devices had no live traffic."""
+
+    PROMOTE = "promote"
+    HOLD = "hold"
+    HUMAN = "human"
+
+
 Devices = Annotated[
     str, typer.Option(help="all, ids (kiosk-1,kiosk-2), or a filter: class=edge-a,site=berlin,label.ring=early.")
 ]
@@ -50,6 +58,10 @@ Canaries = Annotated[
 ]
 ProbationTime = Annotated[str | None, typer.Option(help="How long a device proves a version, as 60s.")]
 ProbationRequests = Annotated[int | None, typer.Option(help="Live requests it must serve meanwhile.", min=0)]
+IdleAfter = Annotated[str | None, typer.Option(help="Own requests after so long without live ones: 2m, or off.")]
+IdleWaveOption = Annotated[
+    IdleWave | None, typer.Option(help="Devices had no live traffic. Default: promote where some had, else a human.")
+]
 Deadline = Annotated[str | None, typer.Option(help="Time for a device to accept, and again to report, as 1h.")]
 MaxFailures = Annotated[int | None, typer.Option(help="Devices of a wave that may fail.", min=0)]
 Approve = Annotated[bool, typer.Option("--approve", help="Do not start before `rollout approve`.")]
@@ -76,6 +88,8 @@ def create(
     few_canaries: Canaries = None,
     probation: ProbationTime = None,
     probation_requests: ProbationRequests = None,
+    idle_after: IdleAfter = None,
+    idle_wave: IdleWaveOption = None,
     deadline: Deadline = None,
     max_failures: MaxFailures = None,
     approve: Approve = False,
@@ -98,7 +112,8 @@ def create(
         block_s=_seconds(block),
         margins=parse_margins(margin or []),
         few_canaries=few_canaries.value if few_canaries else None,
-        probation=_given(seconds=_seconds(probation), requests=probation_requests),
+        idle_wave=idle_wave.value if idle_wave else None,
+        probation=_given(seconds=_seconds(probation), requests=probation_requests) | _idle_after(idle_after),
         deadline_s=_seconds(deadline),
         max_install_failures=max_failures,
         require_approval=approve or None,
@@ -373,6 +388,10 @@ def _policy_file(path: Path | None) -> dict[str, Any]:
 
 def _seconds(text: str | None) -> float | None:
     return None if text is None else parse_duration(text)
+
+
+def _idle_after(text: str | None) -> dict[str, Any]:
+    return {} if text is None else {"idle_after": None if text == "off" else parse_duration(text)}
 
 
 def _given(**fields: Any) -> dict[str, Any]:

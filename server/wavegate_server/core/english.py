@@ -13,6 +13,18 @@ ENGLISH: dict[str, str] = {
     "gate.approved": "approved by {name}: promoted",
     "gate.nobody": "no device of this wave serves the new version: held",
     "gate.first_install": "first version on {devices}, nothing to compare with, all proven by their own checks: promoted",
+    "gate.idle_first": "first version on {devices}, {idle} without live traffic, all proven by their own checks: promoted",
+    "gate.idle_passed": "no live traffic on {devices}, passed on golden set, bench and guards: promoted",
+    "gate.idle_person": "{idle} of {devices} had no live traffic, a person must approve: held",
+    "gate.idle_held": "{idle} of {devices} had no live traffic, waits for live requests: held",
+    "gate.waits_own": (
+        "waits for {requests} live requests on {devices}; the quietest had {fewest}; "
+        "where they do not come, own requests prove the version"
+    ),
+    "gate.waits_live": (
+        "waits for {requests} live requests on {devices}; the quietest had {fewest}; "
+        "a device without them counts as failed from {time} UTC on"
+    ),
     "gate.missing": "evidence is missing ({gaps}): held",
     "gate.needs_person": "a person must approve{caveats}: held",
     "gate.not_worse": "proven not worse on {devices}{caveats}: promoted",
@@ -40,6 +52,7 @@ ENGLISH: dict[str, str] = {
     "gap.absent": "{name}",
     "caveat.few": "only {devices} to judge by, margin x {factor}",
     "caveat.short": "baseline of only {blocks} blocks, margin x {factor}",
+    "caveat.idle": "{idle} of {devices} had no live traffic",
     "caveat.no_controls": "no untouched devices left, compared with their own past",
     "caveat.not_judged": "{metric} not judged: {why}",
     "why.never": "never measured on these devices",

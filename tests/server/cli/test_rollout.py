@@ -30,20 +30,23 @@ def test_create_turns_options_into_a_policy(cli: Cli, fleet: Api) -> None:
         "rollout", "create", "pairs", 1, "--devices", "site=berlin", "--waves", "canary=1,rest", "--soak", "1h",
         "--block", "15m", "--baseline", "24h", "--margin", "accuracy=0.5pt", "--margin", "p99=2%", "--few-canaries", "wide",
         "--probation", "30s", "--probation-requests", "5", "--deadline", "10m", "--max-failures", "1", "--json",
+        "--idle-after", "30s", "--idle-wave", "promote",
     ).json  # fmt: skip
     policy = made["policy"]
     assert [(wave["name"], wave["size"]) for wave in made["wave_list"]] == [("canary", 1), ("rest", 1)]
     assert (policy["soak_s"], policy["block_s"], policy["baseline_blocks"]) == (3600, 900, 96)
     assert (policy["margins"]["accuracy"], policy["margins"]["p99"], policy["few_canaries"]) == (0.005, 0.02, "wide")
     assert (policy["probation"]["seconds"], policy["probation"]["requests"]) == (30, 5)
+    assert (policy["probation"]["idle_after"], policy["idle_wave"]) == (30, "promote")
     assert (policy["deadline_s"], policy["max_install_failures"]) == (600, 1)
 
 
 def test_a_policy_file_is_the_base_of_the_options(cli: Cli, fleet: Api, tmp_path: Path) -> None:
     file = tmp_path / "policy.json"
     file.write_text(json.dumps({"soak_s": 7, "block_s": 60}))
-    made = cli("rollout", "create", "pairs", 1, "--policy", file, "--soak", "9s", "--baseline", "20m", "--json").json
-    assert (made["policy"]["soak_s"], made["policy"]["baseline_blocks"]) == (9, 20)
+    options = ("--policy", file, "--soak", "9s", "--baseline", "20m", "--idle-after", "off")
+    policy = cli("rollout", "create", "pairs", 1, *options, "--json").json["policy"]
+    assert (policy["soak_s"], policy["baseline_blocks"], policy["probation"]["idle_after"]) == (9, 20, None)
     file.write_text("[]")
     assert "holds no JSON object" in cli("rollout", "create", "pairs", 1, "--policy", file, code=2).err
 

@@ -265,6 +265,7 @@ class RolloutDevice(SQLModel, table=True):
         json_column()
     )  # `reason` as a code with parameters; empty: a text without one, as a device's own
     rollback_seq: int = 0  # seq of the rollback assignment sent to it
+    live_requests: int | None = None  # served with the version, by its last word; None: it has said nothing
 
 
 class GateDecision(SQLModel, table=True):

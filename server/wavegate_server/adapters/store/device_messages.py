@@ -22,6 +22,7 @@ from wavegate_server.adapters.database.tables import (
 from wavegate_server.adapters.store.assignments import enqueue
 from wavegate_server.adapters.store.audit import bump_revision
 from wavegate_server.core.gate.policy import parse_policy
+from wavegate_server.core.ingest import MAX_COUNT
 from wavegate_server.core.rollout.progress import Progress, after_report, after_restore_report, after_state
 from wavegate_shared.assignment import DEFAULT_SLOT
 from wavegate_shared.states import AssignmentState
@@ -107,6 +108,9 @@ def _state(session: Session, device: Device, event: StateEvent, now: datetime) -
     _accepted(session, device, event.assignment_seq)
     row = _row_of(session, device.id, event.assignment_seq)
     if row is not None and row.rollback_seq == 0:
+        if event.live_requests is not None:
+            row.live_requests = min(event.live_requests, MAX_COUNT)
+            session.add(row)
         _move(session, row, after_state(AssignmentState(row.state), event.state), at, now)
 
 
@@ -159,6 +163,8 @@ def _report(session: Session, device: Device, verified: Verified, now: datetime)
     if report.assignment_seq == row.rollback_seq:
         _move(session, row, after_restore_report(current, report.outcome), at, now, report)
     elif row.rollback_seq == 0:
+        row.live_requests = min(report.served, MAX_COUNT)
+        session.add(row)
         _move(session, row, after_report(current, report.outcome), at, now, report)
 
 

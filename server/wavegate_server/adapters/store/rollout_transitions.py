@@ -132,6 +132,7 @@ def _publish(session: Session, batch: AssignmentBatch, view: RolloutView, row: R
     row.assignment_seq = batch.give(row.device_id, order)
     row.state = AssignmentState.PUBLISHED.value
     row.published_at = now
+    row.live_requests = None
     row.deadline = now + timedelta(seconds=view.policy.deadline_s)
     row.reason, row.said = "", {}
     session.add(row)

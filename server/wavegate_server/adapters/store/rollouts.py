@@ -322,6 +322,7 @@ def _device_views(session: Session, rollout: Rollout) -> list[DeviceView]:
             ordered=version or 0,
             back=row.previous_version if row.previous_version in good - {rollout.version} else below,
             revoked=known.get(row.device_id, gone)[2] == "revoked",
+            live_requests=row.live_requests,
         )
         for row, newest, version in session.exec(query)
     ]

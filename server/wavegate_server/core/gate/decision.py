@@ -10,9 +10,10 @@ Order of judgement, first match wins:
  2. a metric is worse than its margin beyond the confidence radius: roll back, also before the soak is over;
  3. the soak is not over: hold;
  4. a person approved: promote;
- 5. nothing to compare with because nothing ran before: promote on the guards alone;
- 6. evidence missing: hold. Too few devices or too short a baseline, and the policy wants a person: hold;
- 7. every metric proven not worse: promote; else what the policy says about a soak without alarm.
+ 5. devices without live traffic, and the policy wants a person or live requests: hold; nobody had any: promote on the guards;
+ 6. nothing to compare with because nothing ran before: promote on the guards alone;
+ 7. evidence missing: hold. Too few devices or too short a baseline, and the policy wants a person: hold;
+ 8. every metric proven not worse: promote; else what the policy says about a soak without alarm.
 
 `decide` is a pure function of `GateEvidence`, which is stored as JSON: `replay(dump(e)) == decide(e)`, bit for bit. Rolling back
 never depends on a person; promoting on thin evidence does, unless the policy says otherwise. Not here: how the evidence is
@@ -46,6 +47,8 @@ _FLOOR_SHARE = 0.5
 _SLO_MIN_REQUESTS = 100
 _HISTOGRAM_ERROR = 1.02
 _NEVER = "why.never"
+_EXCUSED = frozenset({_NEVER, "why.no_baseline"})
+"""Where some devices had no traffic, the others may have had none before the wave."""
 _SURE_CODES = frozenset({"golden_failed", "broken"})
 """One device is enough: the same signed samples fail on each, and a device that cannot serve at all is the worst case."""
 
@@ -150,6 +153,15 @@ def _watching(evidence: GateEvidence, results: list[MetricResult], updated: int)
     """What is waited for: "no alarm" alone would hide that nothing could raise one."""
     if updated == 0:
         return Sentence("gate.not_begun")
+    waiting = evidence.waiting
+    if waiting is not None and not evidence.soak_ends:
+        return Sentence(
+            "gate.waits_own" if waiting.own else "gate.waits_live",
+            requests=waiting.requests,
+            devices=waiting.devices,
+            fewest=waiting.fewest,
+            time=waiting.until,
+        )
     if not evidence.soak_ends:
         return Sentence("gate.settling", devices=updated)
     blind = bool(results) and all(result.why for result in results)
@@ -169,26 +181,42 @@ def _without_alarm(
         return Verdict.PROMOTE, Sentence("gate.approved", name=evidence.approved_by)
     if updated == 0:
         return Verdict.HOLD, Sentence("gate.nobody")
+    idle = evidence.telemetry.idle if evidence.telemetry else 0
+    if idle and (decided := _idle_wave(evidence, idle, updated)):
+        return decided
     if evidence.first_install:
         return Verdict.PROMOTE, Sentence("gate.first_install", devices=updated)
-    gaps = _missing(evidence.rules, results)
+    gaps = _missing(evidence.rules, results, excused=_EXCUSED if idle else frozenset())
     if gaps:
         return Verdict.HOLD, Sentence("gate.missing", gaps=gaps)
     judged = [result for result in results if not result.why]
-    thin = any(r.devices < FEW or r.baseline_blocks < MIN_BASELINE_BLOCKS for r in judged)
+    carried = idle > 0 and updated >= FEW
+    thin = any((r.devices < FEW and not carried) or r.baseline_blocks < MIN_BASELINE_BLOCKS for r in judged)
     if thin and evidence.rules.few_canaries == "human":
         return Verdict.HOLD, Sentence("gate.needs_person", caveats=caveats)
-    if all(result.verdict is Verdict.PROMOTE for result in judged):
+    if all(result.verdict is Verdict.PROMOTE for result in judged) and (judged or not idle):
         return Verdict.PROMOTE, Sentence("gate.not_worse", devices=updated, caveats=caveats)
     if evidence.rules.at_soak_end == "promote":
         return Verdict.PROMOTE, Sentence("gate.no_alarm", devices=updated, caveats=caveats)
     return Verdict.HOLD, Sentence("gate.not_proven", devices=updated, caveats=caveats)
 
 
-def _missing(rules: Rules, results: list[MetricResult]) -> list[Sentence]:
+def _idle_wave(evidence: GateEvidence, idle: int, updated: int) -> tuple[Verdict, Sentence] | None:
+    """What the policy says about devices without live traffic; None where the devices that had some decide."""
+    policy, nobody = evidence.rules.idle_wave, idle == updated
+    if policy == "hold":
+        return Verdict.HOLD, Sentence("gate.idle_held", idle=idle, devices=updated)
+    if policy == "human" or (policy is None and nobody and not evidence.first_install):
+        return Verdict.HOLD, Sentence("gate.idle_person", idle=idle, devices=updated)
+    if evidence.first_install:
+        return Verdict.PROMOTE, Sentence("gate.idle_first", idle=idle, devices=updated)
+    return (Verdict.PROMOTE, Sentence("gate.idle_passed", devices=updated)) if nobody else None
+
+
+def _missing(rules: Rules, results: list[MetricResult], *, excused: frozenset[str]) -> list[Sentence]:
     """What must be there and is not: a required metric, or one that devices measured before and stopped measuring."""
     required = set(rules.required_metrics)
-    gaps = [r for r in results if r.why and (r.name in required or r.why_code != _NEVER)]
+    gaps = [r for r in results if r.why and (r.name in required or r.why_code != _NEVER) and r.why_code not in excused]
     absent = required - {result.name for result in results}
     return [Sentence("gap.metric", metric=r.name, why=Sentence(r.why_code)) for r in gaps] + [
         Sentence("gap.absent", name=name) for name in sorted(absent)

@@ -109,11 +109,21 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole soft evidence of one wave at one time. `updated`: devices that serve the new version in this wave."""
+    """The whole soft evidence of one wave at one time. `updated`: devices that serve the new version in this wave.
+
+    `live_devices`: those of them that served live requests with it; None in rows of older releases. A device's own requests are in
+    no telemetry, so they are no evidence of live quality here or anywhere in the gate.
+    """
 
     updated: int
     metrics: list[MetricEvidence]
     live: Live
+    live_devices: int | None = None
+
+    @property
+    def idle(self) -> int:
+        """Devices that serve the new version and had no live traffic."""
+        return 0 if self.live_devices is None else self.updated - self.live_devices
 
 
 @dataclass(slots=True)
@@ -154,7 +164,8 @@ def reduce_blocks(
         compare(spec, [_track(spec.name, d) for d in updated], [_track(spec.name, d) for d in controls])
         for spec in specs
     ]
-    return Telemetry(updated=len(updated), metrics=metrics, live=_live(updated))
+    served = sum(any(block.requests for block in device.after.values()) for device in updated)
+    return Telemetry(updated=len(updated), metrics=metrics, live=_live(updated), live_devices=served)
 
 
 def compare(spec: MetricSpec, updated: Sequence[Track], controls: Sequence[Track]) -> MetricEvidence:

@@ -52,6 +52,9 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         alpha: chance that an equally good version is rolled back, over the whole rollout.
         few_canaries: with fewer than 5 canaries or a short baseline: `human` waits for approval, `wide` decides alone;
             both only roll back beyond `wide_factor` x margin.
+        idle_wave: what becomes of a wave without an alarm in which devices had no live traffic; they passed golden set, bench and
+            guards: `promote`; `human` waits for approval; `hold` waits for live requests. Not set: promote where at least one
+            device served live requests or nothing ran before, else wait for approval.
         at_soak_end: what "no alarm, but not proven equal either" means when the soak is over.
         required_metrics: missing evidence for one of these holds the wave; another metric that was never measured is skipped.
         deadline_s: from publish to accept, and again from accept to the report.
@@ -78,6 +81,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     alpha: Annotated[float, msgspec.Meta(gt=0, le=0.2)] = 0.01
     few_canaries: Literal["human", "wide"] = "human"
     wide_factor: Annotated[float, msgspec.Meta(ge=1, le=1e6)] = 10.0
+    idle_wave: Literal["promote", "hold", "human"] | None = None
     at_soak_end: Literal["promote", "hold"] = "promote"
     required_metrics: tuple[str, ...] = ("p99", "errors")
     deadline_s: Seconds = 3600.0

@@ -10,7 +10,7 @@ from wavegate_server.core.sentences import Sentence, sentence_from
 from wavegate_shared.manifest import Slo
 from wavegate_shared.metrics import Direction
 
-__all__ = ["Decision", "Failure", "GateEvidence", "Guards", "MetricResult", "Rules", "Verdict"]
+__all__ = ["Decision", "Failure", "GateEvidence", "Guards", "MetricResult", "Rules", "Verdict", "Waiting"]
 
 
 class Verdict(StrEnum):
@@ -58,7 +58,24 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     wide_factor: float
     at_soak_end: str
     required_metrics: list[str]
+    idle_wave: str | None = None
     slo: Slo = Slo()
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """Devices of the wave that serve the version and wait for live requests.
+
+    Attributes:
+        devices: how many; `fewest`: live requests of the quietest of them, of `requests` that are needed.
+        own: where live requests do not come, the devices' own ones prove the version.
+        until: the first of them counts as failed then, as `2026-03-01 12:00:00` in UTC.
+    """
+
+    devices: int
+    fewest: int
+    requests: int
+    own: bool
+    until: str
 
 
 class GateEvidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +87,7 @@ class GateEvidence(msgspec.Struct, frozen=True, kw_only=True):
         approved_by: the person who approved promoting this wave, or empty.
         soak_ends: when the soak will be over, as `2026-03-01 12:00:00` in UTC; empty while devices of the wave are under way,
             and in rows of older releases.
+        waiting: what devices on probation wait for; None when they do not, or have not said so.
     """
 
     rollout: str
@@ -83,6 +101,7 @@ class GateEvidence(msgspec.Struct, frozen=True, kw_only=True):
     guards: Guards
     telemetry: Telemetry | None
     soak_ends: str = ""
+    waiting: Waiting | None = None
 
 
 class MetricResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -66,6 +66,8 @@ def caveats(evidence: GateEvidence, results: Sequence[MetricResult]) -> list[Sen
         notes.append(Sentence("caveat.short", blocks=shortest, factor=factor))
     if judged and all(result.controls == 0 for result in judged):
         notes.append(Sentence("caveat.no_controls"))
+    if evidence.telemetry.idle and evidence.soak_over:
+        notes.append(Sentence("caveat.idle", idle=evidence.telemetry.idle, devices=evidence.telemetry.updated))
     notes.extend(
         Sentence("caveat.not_judged", metric=result.name, why=Sentence(result.why_code))
         for result in results

@@ -40,6 +40,7 @@ class DeviceView:
         runs, ordered: version of the rollout's model that it says it runs, and that its newest assignment names; 0: none.
         back: version that it can go back to from this rollout's; 0: none.
         revoked: it is not heard any more.
+        live_requests: that it served with the version by its last word about them; None: it has said nothing.
     """
 
     device: str
@@ -59,6 +60,7 @@ class DeviceView:
     ordered: int = 0
     back: int = 0
     revoked: bool = False
+    live_requests: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

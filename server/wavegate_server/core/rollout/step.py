@@ -24,6 +24,7 @@ from wavegate_server.core.gate import decision as gate_decision
 from wavegate_server.core.gate.evidence import Telemetry
 from wavegate_server.core.gate.verdict import Failure, GateEvidence, Guards, Rules, Verdict
 from wavegate_server.core.rollout.plan import DeviceChange, DeviceView, GateRecord, RolloutView, Transition, WaveChange
+from wavegate_server.core.rollout.waiting import live_requests_missing
 from wavegate_server.core.sentences import Sentence
 from wavegate_shared.states import AssignmentState, RolloutState, WaveState
 
@@ -83,11 +84,13 @@ def gate_evidence(view: RolloutView, telemetry: Telemetry | None, now: datetime)
             wide_factor=policy.wide_factor,
             at_soak_end=policy.at_soak_end,
             required_metrics=list(policy.required_metrics),
+            idle_wave=policy.idle_wave,
             slo=view.slo,
         ),
         guards=_guards(view, now),
         telemetry=telemetry,
         soak_ends=wave.soak_ends(policy.soak_s),
+        waiting=live_requests_missing(view),
     )
 
 

@@ -206,3 +206,17 @@ def test_an_unknown_device_is_ignored(tmp_path: Path) -> None:
         db.take("stranger", hello())
         with read(db.engine) as session:
             assert session.exec(select(DeviceEvent)).all() == []
+
+
+def test_what_a_device_on_probation_served_is_kept_and_own_requests_are_not_counted(tmp_path: Path) -> None:
+    with fleet_db(tmp_path, devices=1) as db:
+        rollout = started(db)
+        seq = db.row(rollout, NAME).assignment_seq
+        said = []
+        for served in (None, 0, 12):
+            db.says(NAME, DeviceState.PROBATION, seq=seq, live_requests=served, detail="waits")
+            said.append(db.row(rollout, NAME).live_requests)
+        db.report(NAME, Outcome.PROVEN, seq=seq, served=13, self_requests=37)
+        row = db.row(rollout, NAME)
+    assert said == [None, 0, 12]
+    assert (row.state, row.live_requests) == ("proven", 13)

@@ -139,3 +139,10 @@ def test_live_figures_are_those_of_the_new_version_only() -> None:
 def test_a_metric_without_a_margin_is_an_error() -> None:
     with pytest.raises(KeyError):
         metric_specs(Metric("mean_absolute_error"), {P99: 0.01, ERRORS: 0.01})
+
+
+def test_a_device_is_live_when_it_served_requests_with_the_version() -> None:
+    served = DeviceBlocks("live", after={1: Block(), 2: Block(requests=1)})
+    idle = [DeviceBlocks("silent"), DeviceBlocks("idle", before={0: Block(requests=9)}, after={1: Block()})]
+    found = reduce_blocks([ACCURACY], [served, *idle], [])
+    assert (found.updated, found.live_devices, found.idle) == (3, 1, 2)

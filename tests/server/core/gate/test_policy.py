@@ -36,6 +36,9 @@ def test_a_margin_is_merged_over_the_defaults() -> None:
         ({"baseline_blocks": 4}, "baseline_blocks"),
         ({"margins": {"p99": -1}}, "margins"),
         ({"few_canaries": "yes"}, "few_canaries"),
+        ({"idle_wave": "yes"}, "idle_wave"),
+        ({"probation": {"idle_after": -1}}, "idle_after"),
+        ({"probation": {"idle_after": "off"}}, "idle_after"),
         ({"waves": []}, "at least one wave"),
         ({"waves": [{"count": 1, "percent": 5}]}, "either a count or a percent"),
         ({"waves": [{"percent": 50}, {"percent": 20}]}, "must rise"),
@@ -55,3 +58,15 @@ def test_the_failure_budget_grows_with_the_wave(size: int, budget: int) -> None:
 
 def test_a_stated_failure_count_is_the_least_budget() -> None:
     assert Policy(max_install_failures=3).failure_budget(5) == 3
+
+
+@pytest.mark.parametrize(
+    ("probation", "expected"), [({}, 120.0), ({"idle_after": 7}, 7.0), ({"idle_after": None}, None)]
+)
+def test_own_requests_come_after_two_minutes_unless_told_otherwise(
+    probation: dict[str, Any], expected: float | None
+) -> None:
+    policy = parse_policy({"probation": probation, "idle_wave": "hold"})
+    assert policy.probation.idle_after == expected
+    assert parse_policy(dump_policy(policy)) == policy
+    assert parse_policy({}).idle_wave is None
