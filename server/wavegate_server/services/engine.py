@@ -1,4 +1,4 @@
-"""The engine: looks at every unfinished rollout, takes one step, and sends what was decided.
+"""The engine: looks at every rollout that is unfinished, or completed and still watched, takes one step, and sends what was decided.
 
 Two threads. The tick thread reads a rollout and its evidence, takes the pure step, and writes the outcome in one transaction with
 the orders it gives; it also keeps what runs by the clock: signatures that come near their expiry, orders that nobody
@@ -24,9 +24,16 @@ from wavegate_server.adapters.database.connection import read, write
 from wavegate_server.adapters.database.tables import Outbox
 from wavegate_server.adapters.store.assignments import AssignmentWriter, MetadataVersions, Sealer
 from wavegate_server.adapters.store.gate_evidence import EvidenceStore, complete_until
-from wavegate_server.adapters.store.rollouts import load_view, unfinished_rollouts, write_transition
+from wavegate_server.adapters.store.rollouts import (
+    load_view,
+    unfinished_rollouts,
+    watched_rollouts,
+    write_transition,
+)
 from wavegate_server.config import Settings
-from wavegate_server.core.rollout.plan import RolloutView
+from wavegate_server.core.gate.evidence import Telemetry
+from wavegate_server.core.rollout.after import idle_part, step_after
+from wavegate_server.core.rollout.plan import RolloutView, Transition
 from wavegate_server.core.rollout.step import soak_over, step
 from wavegate_shared.errors import TransferError
 from wavegate_shared.states import RolloutState
@@ -117,7 +124,7 @@ class Engine:
     def tick(self) -> None:
         """One look at everything. What fails in one rollout is logged and counted, and does not stop the others."""
         with read(self._database) as session:
-            rollouts = unfinished_rollouts(session)
+            rollouts = unfinished_rollouts(session) + watched_rollouts(session, self._now())
         self._evidence.forget(rollouts)
         for rollout_id in rollouts:
             self._guarded("rollout.step_failed", partial(self._step, rollout_id))
@@ -149,13 +156,16 @@ class Engine:
         with read(self._database) as session:
             view = load_view(session, rollout_id, since=self._since)
             look = self._look(view, now)
-            telemetry = self._evidence.telemetry(session, view, now) if look else None
-        if step(view, telemetry, now).empty:
+            watched = idle_part(view) if view.state is RolloutState.COMPLETED else view
+            telemetry = self._evidence.telemetry(session, watched, now) if look else None
+        if _step(view, telemetry, now).empty:
+            if look is not None:
+                self._judged[rollout_id] = look
             return
         with write(self._database) as session:
             fresh = load_view(session, rollout_id, since=self._since, lock=True)
             usable = telemetry if fresh.wave == view.wave else None
-            transition = step(fresh, usable, now)
+            transition = _step(fresh, usable, now)
             write_transition(session, fresh, transition, self.orders, actor=_ACTOR, now=now)
         if look is not None:
             self._judged[rollout_id] = look
@@ -167,6 +177,9 @@ class Engine:
 
     def _look(self, view: RolloutView, now: datetime) -> tuple[int, int, bool, bool] | None:
         """A mark for this look at the telemetry, or None when there is nothing new to see since the last one."""
+        if view.state is RolloutState.COMPLETED:
+            mark = (view.wave, complete_until(view, now), False, False)
+            return None if self._judged.get(view.id) == mark else mark
         if view.state not in (RolloutState.RUNNING, RolloutState.PAUSED):
             return None
         if not any(device.swapped_at for device in view.members(view.wave)) and not soak_over(view, now):
@@ -217,6 +230,10 @@ class Engine:
             self.errors += 1
             _LOG.exception("%s errors=%d", event, self.errors)
             return 0
+
+
+def _step(view: RolloutView, telemetry: Telemetry | None, now: datetime) -> Transition:
+    return step_after(view, telemetry, now) if view.state is RolloutState.COMPLETED else step(view, telemetry, now)
 
 
 def _drop_sent(session: Session, now: datetime) -> None:

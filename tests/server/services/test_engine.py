@@ -64,6 +64,7 @@ class Scene:
     slow: dict[int, int] = field(default_factory=dict)
     fails: dict[int, str] = field(default_factory=dict)
     done: dict[str, int] = field(default_factory=dict)
+    idle: bool = False
 
     def second(self, *, answer: bool = True) -> None:
         """One second of the fleet: traffic, engine, devices."""
@@ -75,6 +76,7 @@ class Scene:
                     name, version, right=self.right[version] + wobble, slow=self.slow.get(version, 0), at=at
                 )
                 for name, version in self.running.items()
+                if not self.idle
             ]
         )
         self.db.later(1)

@@ -223,7 +223,7 @@ class Rollout(SQLModel, table=True):
     created_by: str = ""
     started_at: datetime | None = time_column(nullable=True)
     finished_at: datetime | None = time_column(nullable=True)
-    next_at: datetime | None = time_column(nullable=True)
+    next_at: datetime | None = time_column(nullable=True)  # completed: its idle devices are watched until then
     revision: int = 1
 
 

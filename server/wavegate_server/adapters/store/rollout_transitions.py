@@ -16,6 +16,7 @@ from wavegate_server.adapters.database.tables import (
 from wavegate_server.adapters.store import audit
 from wavegate_server.adapters.store.assignments import AssignmentBatch, AssignmentDraft, AssignmentWriter
 from wavegate_server.core.gate import decision
+from wavegate_server.core.rollout.after import watch_until
 from wavegate_server.core.rollout.plan import DeviceChange, GateRecord, RolloutView, Transition, WaveChange
 from wavegate_server.core.rollout.step import holders
 from wavegate_server.core.sentences import said_of
@@ -39,6 +40,8 @@ def write_transition(
         row.device_id: row for row in session.exec(select(RolloutDevice).where(RolloutDevice.rollout_id == view.id))
     }
     _write_rollout(rollout, transition, now)
+    if transition.state is not None:
+        rollout.next_at = watch_until(view, now) if transition.state is RolloutState.COMPLETED else None
     for wave in transition.waves:
         _write_wave(session, view.id, wave, now)
     for change in transition.devices:

@@ -31,7 +31,7 @@ from wavegate_shared.errors import UsageError
 from wavegate_shared.manifest import Manifest, decode_manifest
 from wavegate_shared.states import AssignmentState, RolloutState, WaveState
 
-__all__ = ["create_rollout", "find_version", "load_view", "unfinished_rollouts", "write_transition"]
+__all__ = ["create_rollout", "find_version", "load_view", "unfinished_rollouts", "watched_rollouts", "write_transition"]
 
 _BATCH = 500
 _NOT_COMING_BACK = [s.value for s in (AssignmentState.ROLLED_BACK, AssignmentState.SKIPPED, AssignmentState.FAILED)]
@@ -104,6 +104,12 @@ def unfinished_rollouts(session: Session) -> list[str]:
     ]
     query = select(Rollout.id).where(col(Rollout.state).in_(states)).order_by(col(Rollout.created_at), col(Rollout.id))
     return list(session.exec(query))
+
+
+def watched_rollouts(session: Session, now: datetime) -> list[str]:
+    """Ids of completed rollouts whose idle devices are still watched."""
+    query = select(Rollout.id).where(Rollout.state == RolloutState.COMPLETED.value, col(Rollout.next_at) > now)
+    return list(session.exec(query.order_by(col(Rollout.next_at), col(Rollout.id))))
 
 
 def load_view(session: Session, rollout_id: str, *, since: datetime, lock: bool = False) -> RolloutView:

@@ -55,6 +55,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         idle_wave: what becomes of a wave without an alarm in which devices had no live traffic; they passed golden set, bench and
             guards: `promote`; `human` waits for approval; `hold` waits for live requests. Not set: promote where at least one
             device served live requests or nothing ran before, else wait for approval.
+        watch_s: for so long after the rollout is completed, devices that proved the version with too few live requests are judged on
+            the ones that come; 0 switches it off.
         at_soak_end: what "no alarm, but not proven equal either" means when the soak is over.
         required_metrics: missing evidence for one of these holds the wave; another metric that was never measured is skipped.
         deadline_s: from publish to accept, and again from accept to the report.
@@ -82,6 +84,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     few_canaries: Literal["human", "wide"] = "human"
     wide_factor: Annotated[float, msgspec.Meta(ge=1, le=1e6)] = 10.0
     idle_wave: Literal["promote", "hold", "human"] | None = None
+    watch_s: Delay = 86400.0
     at_soak_end: Literal["promote", "hold"] = "promote"
     required_metrics: tuple[str, ...] = ("p99", "errors")
     deadline_s: Seconds = 3600.0
