@@ -158,7 +158,9 @@ def _sentence(name: str, slot: dict[str, object]) -> str:
         text = f"  {name}: nothing installed, {slot.get('state')}"
     else:
         text = f"  {name}: {slot.get('model')} {slot.get('version')}, {slot.get('state')}"
-    if slot.get("code"):
+    if slot.get("state") == "probation" and slot.get("detail"):
+        text += f"; {slot.get('detail')}"
+    elif slot.get("code"):
         text += f"; version {slot.get('assigned')} {slot.get('outcome')}: {slot.get('code')} ({slot.get('detail')})"
     return text
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.agent_world import AgentWorld, RunningAgent
+from wavegate_agent import cli
 from wavegate_agent.adapters.device.status_socket import read_status
 from wavegate_agent.control.idle_proof import DUTY, IdleProof
 from wavegate_agent.control.live_traffic import Trial
@@ -139,7 +140,7 @@ def test_a_version_that_fails_its_own_requests_is_reverted(running: RunningAgent
 
 @pytest.mark.usefixtures("quick")
 def test_without_own_requests_the_device_waits_and_says_so(
-    running: RunningAgent, world: AgentWorld, tmp_path: Path
+    running: RunningAgent, world: AgentWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seq = world.assign(2, probation=Probation(seconds=0.0, requests=3, idle_after=None))
 
@@ -152,6 +153,8 @@ def test_without_own_requests_the_device_waits_and_says_so(
     assert (event.state, event.live_requests, event.detail) == (DeviceState.PROBATION, 0, words)
     slot = read_status(tmp_path / "agent.sock")["slots"]["main"]  # type: ignore[index]
     assert slot["detail"] == words
+    assert cli.main(["status", "--state", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[1].endswith(f" 2, probation; {words}")
     running.host.serve(2, 3)
     report = world.wait_report(seq)
     assert (report.outcome, report.served, report.self_requests) == (Outcome.PROVEN, 3, 0)

@@ -151,8 +151,6 @@ def _unusable(metric: MetricEvidence) -> Sentence | None:
 
 def _watching(evidence: GateEvidence, results: list[MetricResult], updated: int) -> Sentence:
     """What is waited for: "no alarm" alone would hide that nothing could raise one."""
-    if updated == 0:
-        return Sentence("gate.not_begun")
     waiting = evidence.waiting
     if waiting is not None and not evidence.soak_ends:
         return Sentence(
@@ -162,6 +160,8 @@ def _watching(evidence: GateEvidence, results: list[MetricResult], updated: int)
             fewest=waiting.fewest,
             time=waiting.until,
         )
+    if updated == 0:
+        return Sentence("gate.not_begun")
     if not evidence.soak_ends:
         return Sentence("gate.settling", devices=updated)
     blind = bool(results) and all(result.why for result in results)

@@ -24,7 +24,7 @@ from wavegate_server.core.gate import decision as gate_decision
 from wavegate_server.core.gate.evidence import Telemetry
 from wavegate_server.core.gate.verdict import Failure, GateEvidence, Guards, Rules, Verdict
 from wavegate_server.core.rollout.plan import DeviceChange, DeviceView, GateRecord, RolloutView, Transition, WaveChange
-from wavegate_server.core.rollout.waiting import live_requests_missing
+from wavegate_server.core.rollout.waiting import live_requests_missing, waiting_reason
 from wavegate_server.core.sentences import Sentence
 from wavegate_shared.states import AssignmentState, RolloutState, WaveState
 
@@ -224,7 +224,7 @@ def _advance(view: RolloutView, telemetry: Telemetry | None, now: datetime) -> T
         return replace(_pass(view, decision.reason), devices=late, gate=replace(held, final=True))
     members = view.members(view.wave)
     publish = _reachable(view, members)
-    reason = decision.reason if held is not None else None
+    reason = decision.reason if held is not None else waiting_reason(view, decision.reason)
     return replace(base, publish=publish, waves=() if publish else _settle(view), reason=reason)
 
 

@@ -6,7 +6,7 @@ from wavegate_server.core.gate.verdict import Waiting
 from wavegate_server.core.rollout.step import gate_evidence
 from wavegate_server.core.rollout.waiting import live_requests_missing
 from wavegate_shared.assignment import Probation
-from wavegate_shared.states import DeviceState
+from wavegate_shared.states import DeviceState, Outcome
 
 LIVE_ONLY = quiet_policy(probation=Probation(requests=50, idle_after=None))
 
@@ -41,3 +41,23 @@ def test_whether_own_requests_come_is_the_policys() -> None:
     waiting = live_requests_missing(world.view)
     assert waiting is not None
     assert waiting.own
+
+
+def test_it_is_said_at_once_and_again_only_when_it_changes() -> None:
+    world = on_probation({"d0-0": 2})
+    said = world.step(evidence=False)
+    assert str(said.reason).startswith(
+        "waits for 50 live requests on 1 device; the quietest had 2; a device without them"
+    )
+    assert world.step(evidence=False).empty
+    devices = tuple(replace(d, live_requests=7 if d.live_requests == 2 else None) for d in world.view.devices)
+    world.view = replace(world.view, devices=devices)
+    assert "the quietest had 7" in str(world.step(evidence=False).reason)
+
+
+def test_it_is_not_said_any_longer_than_devices_wait() -> None:
+    world = on_probation({"d0-0": 2})
+    world.step(evidence=False)
+    world.everyone_reports(Outcome.PROVEN)
+    assert world.step(evidence=False).reason == "wave 1: 4 of 4 devices"
+    assert world.step(evidence=False).reason is None
