@@ -16,7 +16,7 @@ import msgspec
 import typer
 
 from wavegate_agent.cli import build_parser as agent_parser
-from wavegate_agent.core import machine
+from wavegate_agent.core import machine_diagram
 from wavegate_server.cli.main import build_app
 from wavegate_shared import __version__, assignment, chunks, errors, manifest, topics, wire
 
@@ -45,7 +45,7 @@ def protocol() -> str:
     parts += [_struct(kind) for kind in _ASSIGNMENT]
     parts += ["## Manifest\n", _prose(manifest)]
     parts += [_struct(kind) for kind in (manifest.Manifest, manifest.Artifact, manifest.Golden, manifest.Requires)]
-    parts += ["## A device's states\n", f"```mermaid\n{machine.mermaid().strip()}\n```\n"]
+    parts += ["## A device's states\n", f"```mermaid\n{machine_diagram.mermaid().strip()}\n```\n"]
     parts += ["## Error codes\n", _errors()]
     return "\n".join(parts)
 

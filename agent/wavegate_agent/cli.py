@@ -70,6 +70,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--concurrency", type=_count, default=2, metavar="N", help="inferences at the same time (2)")
     parser.add_argument("--memory-mb", type=_count, metavar="N", help="limit of a worker's memory")
     parser.add_argument(
+        "--models-memory-mb", type=_count, metavar="N", help="what all models together may take (default: what is free)"
+    )
+    parser.add_argument(
         "--candidate-nice",
         type=int,
         choices=range(20),
@@ -80,7 +83,6 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reserve-mb", type=_count, default=16, metavar="N", help="disk space an install leaves free (16)"
     )
-    parser.add_argument("--slots", default="main", metavar="A,B", help="model positions of this device (main)")
     parser.add_argument("--log-json", action="store_true", help="one JSON object a log line")
     parser.add_argument("--verbose", action="store_true", help="log more")
     parser.set_defaults(command=_run)
@@ -126,9 +128,9 @@ def _run(options: argparse.Namespace) -> int:
             threads=options.threads,
             concurrency=options.concurrency,
             memory_mb=options.memory_mb,
+            models_memory_mb=options.models_memory_mb,
             candidate_nice=options.candidate_nice,
             reserve_mb=options.reserve_mb,
-            slots=tuple(options.slots.split(",")),
             log_json=options.log_json,
         )
     )
@@ -150,6 +152,8 @@ def _status(options: argparse.Namespace) -> int:
         print(f"{status.get('device')}: {'connected' if status.get('connected') else 'not connected'}")
         for name, slot in slots.items():
             print(_sentence(name, slot))
+        if not slots:
+            print("  nothing installed: no model was assigned yet")
     return 0 if any(slot.get("serving") for slot in slots.values()) else 3
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import msgspec
 
 from wavegate_agent.adapters.network.mqtt import Address
-from wavegate_shared.assignment import DEFAULT_SLOT
 from wavegate_shared.errors import UsageError
 from wavegate_shared.topics import DEVICE_ID, Topics
 
@@ -69,7 +68,7 @@ class IdentityFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Everything an operator can set. Defaults suit a device with one model.
+    """Everything an operator can set.
 
     Attributes:
         state_dir: see the module's docstring.
@@ -79,9 +78,9 @@ class Config:
         threads: threads of one inference.
         concurrency: inferences at the same time.
         memory_mb: limit of a worker's memory; None for none.
+        models_memory_mb: what all models of the device together may take; None: what is free decides.
         candidate_nice: how far candidates step back behind live traffic; 0 lets a bench device measure at live priority.
         reserve_mb: disk space an install leaves free.
-        slots: model positions of this device; the first has `unix_socket` and `http_port`.
         crash_loop: crashes of the live worker within `crash_loop_s` that make the agent take another version.
     """
 
@@ -92,16 +91,16 @@ class Config:
     threads: int = 1
     concurrency: int = 2
     memory_mb: int | None = None
+    models_memory_mb: int | None = None
     candidate_nice: int = 19
     reserve_mb: int = 16
-    slots: tuple[str, ...] = (DEFAULT_SLOT,)
     crash_loop: int = 4
     crash_loop_s: float = 300.0
     log_json: bool = False
 
     def __post_init__(self) -> None:
         """Raises UsageError `setup` when a socket's path is longer than a unix socket's may be."""
-        for path in (self.status_socket, *(self.infer_socket(slot) for slot in self.slots)):
+        for path in (self.status_socket, self.infer_socket):
             size = len(str(path).encode())
             if size > _SOCKET_BYTES:
                 raise UsageError(
@@ -119,15 +118,10 @@ class Config:
         """Where `wavegate-agent status` asks."""
         return self.state_dir / "agent.sock"
 
-    def infer_socket(self, slot: str) -> Path:
-        """The local API's socket of one slot."""
-        if slot == self.slots[0]:
-            return self.unix_socket or self.state_dir / "infer.sock"
-        return self.state_dir / f"infer-{slot}.sock"
-
-    def tcp_port(self, slot: str) -> int | None:
-        """The local API's TCP port of one slot."""
-        return self.http_port if slot == self.slots[0] else None
+    @property
+    def infer_socket(self) -> Path:
+        """The local API's socket, of all models."""
+        return self.unix_socket or self.state_dir / "infer.sock"
 
 
 def load_identity(files: IdentityFiles) -> Identity:

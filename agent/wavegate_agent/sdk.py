@@ -119,7 +119,7 @@ class Client:
 
     def __init__(self, address: Address, model: str, *, timeout_s: float = 30.0) -> None:
         self._address = address
-        self._model = model
+        self.model = model
         self._timeout_s = timeout_s
         self._sock: socket.socket | None = None
         self.retries = 0
@@ -152,21 +152,21 @@ class Client:
         """
         labels = list(label) if isinstance(label, Sequence) else label
         body = msgspec.json.encode({"id": request_id, "label": labels})
-        _, answer = self._call("POST", f"/v2/models/{self._model}/feedback", [], [body])
+        _, answer = self._call("POST", f"/v2/models/{self.model}/feedback", [], [body])
         document = msgspec.json.decode(answer)
         return FeedbackAnswer(int(document["model_version"]), document["scores"], document["repeated"])
 
     def ready(self) -> bool:
         """Whether the model answers here; False also when nothing can be reached."""
         try:
-            self._call("GET", f"/v2/models/{self._model}/ready", [], [])
+            self._call("GET", f"/v2/models/{self.model}/ready", [], [])
         except WavegateError:
             return False
         return True
 
     def metadata(self) -> dict[str, Any]:
         """The model's metadata: versions, inputs, outputs. Raises as `infer`."""
-        _, answer = self._call("GET", f"/v2/models/{self._model}", [], [])
+        _, answer = self._call("GET", f"/v2/models/{self.model}", [], [])
         document: dict[str, Any] = msgspec.json.decode(answer)
         return document
 
@@ -189,7 +189,7 @@ class Client:
     def _ask(self, tensors: list[OutputTensor], request_id: str) -> Answer:
         length, pieces = render_inference(tensors, request_id=request_id)
         fields = [("Content-Type", "application/octet-stream"), (_HEADER_LENGTH, str(length))]
-        head, body = self._call("POST", f"/v2/models/{self._model}/infer", fields, pieces)
+        head, body = self._call("POST", f"/v2/models/{self.model}/infer", fields, pieces)
         return _answer(head, body)
 
     def _call(

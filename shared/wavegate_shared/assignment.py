@@ -1,8 +1,10 @@
 """The director's word to one device: which version it should run, and the pure checks of it.
 
-One DSSE-signed assignment per device (payload type `ASSIGNMENT_TYPE`). The director can only pick among versions that the
-release key signed; a rollback is a new assignment (higher `seq`, `allow_older`) that names an older version. An empty
-`slots` means: nothing assigned, keep what is active.
+One DSSE-signed assignment per device (payload type `ASSIGNMENT_TYPE`) names the version of *each* model of the device: `slots`
+holds one entry a model, and a model of the device that is in neither `slots` nor `removed` makes the device refuse the whole
+assignment, so that no model is lost by a slip. The director can only pick among versions that the release key signed; a rollback
+is a new assignment (higher `seq`, `allow_older`) that names an older version. Without any entry in `slots` and `removed` the
+assignment changes nothing: keep what is active.
 """
 
 from datetime import datetime
@@ -14,11 +16,11 @@ from wavegate_shared.errors import TrustError
 
 __all__ = [
     "ASSIGNMENT_TYPE",
-    "DEFAULT_SLOT",
     "TIME_TYPE",
     "Assignment",
     "Beside",
     "Probation",
+    "Removal",
     "SlotAssignment",
     "TimeDocument",
     "check_assignment",
@@ -26,7 +28,6 @@ __all__ = [
 
 ASSIGNMENT_TYPE = "application/vnd.wavegate.assignment+json"
 TIME_TYPE = "application/vnd.wavegate.time+json"
-DEFAULT_SLOT = "main"
 
 
 class Beside(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +53,10 @@ class SlotAssignment(msgspec.Struct, frozen=True, kw_only=True):
         override_quarantine: signed permission to try a digest that failed here before.
         wrapped_key: content key for encrypted artifacts; reserved.
         beside: with a target below `bench/` only: what to measure the candidate beside.
+        seq: the assignment that first held this entry; 0: the one it stands in. An entry with a `seq` the device took before is
+            not begun again.
+        rollout: where the entry comes from; None: see the assignment.
+        probation: of this entry; None: see the assignment.
     """
 
     model: str
@@ -63,6 +68,9 @@ class SlotAssignment(msgspec.Struct, frozen=True, kw_only=True):
     override_quarantine: bool = False
     wrapped_key: str | None = None
     beside: Beside | None = None
+    seq: Annotated[int, msgspec.Meta(ge=0)] = 0
+    rollout: str | None = None
+    probation: "Probation | None" = None
 
 
 class Probation(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +88,13 @@ class Probation(msgspec.Struct, frozen=True, kw_only=True):
     idle_after: Annotated[float, msgspec.Meta(ge=0, le=10 * 365 * 86400)] | None = 120.0
 
 
+class Removal(msgspec.Struct, frozen=True, kw_only=True):
+    """A model is to be taken away from the device. `seq`: the assignment that first said so; `rollout`: where it comes from."""
+
+    seq: Annotated[int, msgspec.Meta(ge=1)]
+    rollout: str | None = None
+
+
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """What one device should run.
 
@@ -89,7 +104,8 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
         rollout, wave: where it comes from; None for a direct order.
         reason: for people, as "rollback: wrong on 7 of 10 devices".
         attempt: repeats of the same order; part of the id devices deduplicate by.
-        slots: model position -> version.
+        slots: one entry a model; the key is a label, the entry's `model` counts.
+        removed: models to take away, by name.
         meta_min: lowest acceptable TUF metadata versions by role name.
     """
 
@@ -102,6 +118,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     attempt: int = 1
     slots: dict[str, SlotAssignment] = {}
+    removed: dict[str, Removal] = {}
     probation: Probation = Probation()
     meta_min: dict[str, int] = {}
 

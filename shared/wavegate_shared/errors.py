@@ -43,6 +43,8 @@ class Code:
 CODES: dict[str, Code] = {
     # TrustError: the agent's verification order, in order (docs/security.md)
     "message_malformed": Code("TrustError", False, "the message is too large or does not fit its schema"),
+    "slot_missing": Code("TrustError", False, "the assignment leaves out a model of this device without removing it"),
+    "slot_duplicate": Code("TrustError", False, "the assignment names one model twice"),
     "signature_invalid": Code("TrustError", False, "no trusted key made this signature"),
     "wrong_device": Code("TrustError", False, "the document names another device"),
     "assignment_replayed": Code("TrustError", False, "an older assignment than one already accepted"),
@@ -70,6 +72,7 @@ CODES: dict[str, Code] = {
     "quarantined": Code("DeviceError", False, "this artifact failed here before and is refused until overridden"),
     "disk_full": Code("DeviceError", True, "not enough free space to stage the version"),
     "memory_short": Code("DeviceError", True, "not enough free memory for the version beside the active one"),
+    "update_waits": Code("DeviceError", True, "another model of this device is being updated; this update comes next"),
     "model_rejected": Code("DeviceError", False, "the model file breaks a rule (external data, domain, size)"),
     "load_failed": Code("DeviceError", False, "the model did not load"),
     "golden_failed": Code("DeviceError", False, "the golden set's metric is below its floor"),

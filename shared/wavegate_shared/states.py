@@ -27,10 +27,14 @@ class DeviceState(StrEnum):
     REVERTING = "reverting"
     FALLBACK = "fallback"
     BROKEN = "broken"
+    REMOVING = "removing"
 
 
 class Outcome(StrEnum):
-    """How an assignment ended on the device; the last word of a signed report. `benched`: measured and let go, nothing changed."""
+    """How an assignment ended on the device; the last word of a signed report. `benched`: measured and let go, nothing changed.
+
+    `removed`: the model was taken away from the device.
+    """
 
     PROVEN = "proven"
     REFUSED = "refused"
@@ -38,6 +42,7 @@ class Outcome(StrEnum):
     DEFERRED = "deferred"
     BROKEN = "broken"
     BENCHED = "benched"
+    REMOVED = "removed"
 
 
 class RolloutState(StrEnum):

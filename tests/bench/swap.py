@@ -26,6 +26,7 @@ from typing import Any
 
 from tests.support.models import bundle_version
 from wavegate_agent.adapters.workers.host import WorkerHost, WorkerSettings
+from wavegate_agent.adapters.workers.listening import DeviceSockets, ListeningSockets
 from wavegate_agent.sdk import Client
 from wavegate_shared.errors import DeviceError
 from wavegate_shared.manifest import Manifest
@@ -108,7 +109,7 @@ class Rig:
         (self.garbage[0] / "model.onnx").write_bytes(b"\x08\x08garbage" * 5000)
         self.failing = bundle_version(root, 91, _MODEL_DIR / "bundle")
         self.socket = root / "infer.sock"
-        self.host = WorkerHost("bench", WorkerSettings(unix_path=self.socket))
+        self.host = WorkerHost("bench", WorkerSettings(), DeviceSockets(ListeningSockets(self.socket, None)))
         self.host.start_live(*self.versions[0])
         self.swaps = 0
         self.broken = 0

@@ -55,7 +55,7 @@ class KilledAgent:
         except UsageError:
             return {}
         assert isinstance(slots, dict)
-        found: dict[str, Any] = slots["main"]
+        found: dict[str, Any] = slots.get("address-match", {})
         return found
 
 

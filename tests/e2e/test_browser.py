@@ -15,7 +15,7 @@ from tests.support.browser import CHROMIUM, Visit, open_browser, settled
 from tests.support.web_server import Dashboard, make_directory, open_dashboard, serve
 from wavegate_server.adapters import clock
 from wavegate_server.adapters.database.connection import write
-from wavegate_server.adapters.database.tables import Device, Revision
+from wavegate_server.adapters.database.tables import Device, DeviceSlot, Revision
 from wavegate_server.adapters.store.compress_jobs import Step, note
 from wavegate_server.web import vendor
 
@@ -119,7 +119,7 @@ def test_a_change_on_the_server_shows_without_a_reload(visit: Visit, dashboard: 
     with write(dashboard.context.engine) as session:
         device = session.get_one(Device, "locker-rtm-06")
         device.last_seen = clock.now()
-        device.running = {"main": {**device.running["main"], "state": "broken"}}
+        session.get_one(DeviceSlot, (device.id, "address-match")).state = "broken"
         session.add(device)
         session.get_one(Revision, 1).value += 1
     expect(page.locator("#d-locker-rtm-06")).to_contain_text("Needs attention", timeout=10_000)

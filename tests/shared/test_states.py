@@ -15,7 +15,7 @@ def test_every_state_is_its_own_lower_case_word(name: str) -> None:
 
 def test_the_words_that_older_peers_and_stored_rows_rely_on() -> None:
     assert {state.value for state in states.DeviceState} >= {"idle", "fetching", "golden", "probation", "committed"}
-    outcomes = ["proven", "refused", "reverted", "deferred", "broken", "benched"]
+    outcomes = ["proven", "refused", "reverted", "deferred", "broken", "benched", "removed"]
     assert [outcome.value for outcome in states.Outcome] == outcomes
     assert {state.value for state in states.AssignmentState} >= {
         "published",

@@ -10,23 +10,20 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from tests.support.fake_host import FakeHost
+from tests.support.agent_identity import enrolled
+from tests.support.fake_host import FakeHost, FakeHosts
 from tests.support.tuf_world import DEVICE, World, make_manifest, slot_of
-from wavegate_agent.config import Config, Identity
+from wavegate_agent.config import Config
 from wavegate_agent.control.agent import Agent
 from wavegate_shared.assignment import TIME_TYPE, Probation, SlotAssignment, TimeDocument
 from wavegate_shared.chunks import CHUNK_BYTES, Chunk, Form, Frame, chunk_hash, cut
-from wavegate_shared.dsse import Key, key_from_pem, open_signed, seal
+from wavegate_shared.dsse import Key, open_signed, seal
 from wavegate_shared.manifest import Artifact, Manifest
 from wavegate_shared.states import DeviceState
 from wavegate_shared.topics import Topics
@@ -52,48 +49,6 @@ __all__ = ["AgentWorld", "FakeHost", "RunningAgent", "enrolled"]
 
 WAIT_S = 30.0
 _CHUNK = 1024  # so that small artifacts have many
-
-
-def enrolled(state: Path, world: World, **changes: Any) -> Key:
-    """Write an identity as enrolment does; returns the device's public key."""
-    directory = state / "identity"
-    directory.mkdir(parents=True)
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, DEVICE)])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(world.now - timedelta(days=1))
-        .not_valid_after(world.now + timedelta(days=30))
-        .sign(key, hashes.SHA256())
-        .public_bytes(serialization.Encoding.PEM)
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    identity = {
-        "device": DEVICE,
-        "hardware_class": "arm",
-        "site": "Hall 1",
-        "shard": 3,
-        "topic_prefix": "wavegate/v1",
-        "broker_host": "localhost",
-        "broker_port": 8883,
-        "server_url": "https://localhost:8443",
-    }
-    for file, data in (
-        ("device.key", private),
-        ("device.pem", certificate),
-        ("ca.pem", certificate),
-        ("root.json", world.bootstrap),
-        ("agent.json", msgspec.json.encode(msgspec.convert({**identity, **changes}, Identity))),
-    ):
-        (directory / file).write_bytes(data)
-    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return key_from_pem(public)
 
 
 class FakeConnection:
@@ -354,15 +309,23 @@ class AgentWorld:
 
 
 class RunningAgent:
-    """A real agent on a thread, with fake workers, against an `AgentWorld`."""
+    """A real agent on a thread, with fake workers, against an `AgentWorld`; `other` are those of model `labels`."""
 
-    def __init__(self, state: Path, world: AgentWorld, host: FakeHost | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        state: Path,
+        world: AgentWorld,
+        host: FakeHost | None = None,
+        *,
+        other: FakeHost | None = None,
+        **options: Any,
+    ) -> None:
         self.state, self.world = state, world
-        self.host = host or FakeHost()
+        self.host, self.other = host or FakeHost(), other
         if not (state / "identity").exists():
             world.device_key = enrolled(state, world.tuf)
         self.config = Config(state_dir=state, **{"reserve_mb": 0, "window_s": 60.0, **options})
-        self.agent = Agent(self.config, make_host=lambda _name: self.host, connect=world.connect)
+        self.agent = Agent(self.config, hosts=FakeHosts(self.host, other), connect=world.connect)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="agent", daemon=True)
 
@@ -386,8 +349,8 @@ class RunningAgent:
 
     @property
     def state_now(self) -> str:
-        """The state of slot main."""
-        return self.agent.machines.slot("main").state.value
+        """The state of the model `pairs`."""
+        return self.agent.machines.slot("pairs").state.value
 
     def install(self, version: int, **more: Any) -> Report:
         """Assign a version and wait for its report."""

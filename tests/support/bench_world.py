@@ -14,7 +14,7 @@ import msgspec
 from tests.support.api_server import Api, Clock
 from tests.support.bundles import write_pair_bundle
 from wavegate_server.adapters.database.connection import read, write
-from wavegate_server.adapters.database.tables import DeviceAssignment
+from wavegate_server.adapters.database.tables import DeviceAssignment, DeviceSlot
 from wavegate_server.adapters.store.assignments import AssignmentDraft, AssignmentWriter
 from wavegate_server.adapters.store.device_messages import DeviceMessageStore, Verified
 from wavegate_server.adapters.store.rollouts import find_version
@@ -84,7 +84,7 @@ class BenchWorld:
         """The device says what it runs."""
         slot = msgspec.convert({"model": "pairs", "version": version, "sha256": "a" * 64, "state": state}, Running)
         with write(self.api.context.engine) as session:
-            hello = Hello(boot=1, agent_version="1", slots={"main": slot})
+            hello = Hello(boot=1, agent_version="1", slots={"pairs": slot})
             self.fleet.apply_up(session, DEVICE, hello, self.clock())
 
     def order(self) -> Assignment:
@@ -97,8 +97,8 @@ class BenchWorld:
     def desired(self) -> tuple[str | None, str, int]:
         """What the books say the device shall run: rollout, model, version."""
         with read(self.api.context.engine) as session:
-            row = session.get_one(DeviceAssignment, DEVICE)
-            return row.rollout_id, row.model, row.version
+            row = session.get_one(DeviceSlot, (DEVICE, "pairs"))
+            return row.rollout_id, row.model, row.assigned_version
 
     def give(self, version: int = 1) -> int:
         """An order to run a version."""
@@ -109,7 +109,7 @@ class BenchWorld:
     def report(self, outcome: Outcome = Outcome.BENCHED, *, p50: float = 2.0, **changes: Any) -> None:
         """The device reports on its newest order."""
         order, self.seq = self.order(), self.seq + 1
-        slot = order.slots["main"]
+        slot = order.slots["pairs"]
         side = BenchSide(sha256="b" * 64, p50_ms=4.0, p95_ms=5.0, p99_ms=6.0, cpu_ms=3.9, peak_mb=80.0)
         figures: dict[str, Any] = {
             "p50_ms": p50,
@@ -121,7 +121,7 @@ class BenchWorld:
         }
         fields: dict[str, Any] = {
             "device": DEVICE, "boot": 1, "seq": self.seq, "at": self.clock(), "assignment_seq": order.seq, "rollout": None,
-            "slot": "main", "model": slot.model, "version": slot.release_seq, "sha256": slot.sha256, "outcome": outcome,
+            "slot": slot.model, "model": slot.model, "version": slot.release_seq, "sha256": slot.sha256, "outcome": outcome,
             "active_version": 1, "golden": GoldenResult(passed=True, value=0.99, limit=0.9, samples=64),
             "bench": Bench(runs=200, beside=side, **figures) if outcome is Outcome.BENCHED else None,
         }  # fmt: skip

@@ -12,7 +12,7 @@ from wavegate_shared.histogram import Histogram
 from wavegate_shared.manifest import Manifest
 from wavegate_shared.wire import Bench, GoldenResult
 
-__all__ = ["FakeExit", "FakeHost"]
+__all__ = ["FakeExit", "FakeHost", "FakeHosts"]
 
 
 @dataclass
@@ -130,3 +130,17 @@ class FakeHost:
         code = self.fails.get(manifest.version)
         if code is not None:
             raise DeviceError(code, f"version {manifest.version} was told to fail")
+
+
+class FakeHosts:
+    """One fake host for every model, but for `labels` where it has its own."""
+
+    def __init__(self, host: FakeHost, labels: FakeHost | None = None) -> None:
+        self.host, self.labels = host, labels
+        self.tcp_port: int | None = None
+
+    def make(self, model: str) -> FakeHost:
+        return self.labels if model == "labels" and self.labels is not None else self.host
+
+    def close(self) -> None:
+        """Nothing is shared."""

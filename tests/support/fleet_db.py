@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from securesystemslib.signer import CryptoSigner
 from sqlalchemy import Engine, event
 from sqlmodel import col, select
@@ -17,6 +16,7 @@ from sqlmodel import col, select
 from wavegate_server.adapters.database.connection import open_engine, read, sqlite_url, write
 from wavegate_server.adapters.database.tables import (
     Device,
+    DeviceSlot,
     Model,
     Outbox,
     Rollout,
@@ -29,7 +29,7 @@ from wavegate_server.adapters.store.device_messages import DeviceMessageStore, V
 from wavegate_server.adapters.store.rollouts import create_rollout
 from wavegate_server.adapters.trust.director import Director
 from wavegate_server.migrations import upgrade
-from wavegate_shared.assignment import ASSIGNMENT_TYPE, DEFAULT_SLOT, Assignment
+from wavegate_shared.assignment import ASSIGNMENT_TYPE, Assignment
 from wavegate_shared.chunks import Chunk
 from wavegate_shared.dsse import open_signed
 from wavegate_shared.histogram import Histogram
@@ -37,7 +37,7 @@ from wavegate_shared.manifest import Artifact, Golden, Manifest, Slo, encode_man
 from wavegate_shared.metrics import Metric
 from wavegate_shared.states import DeviceState, Outcome
 from wavegate_shared.topics import Topics, shard_of
-from wavegate_shared.wire import Assign, Hello, Report, Running, StateEvent, decode_down
+from wavegate_shared.wire import Assign, Hello, Report, StateEvent, decode_down
 
 START = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 MODEL = "address-match"
@@ -101,7 +101,6 @@ class FleetDb:
 
     def device(self, name: str, *, version: int = 1, hardware_class: str = "pi4", site: str = "a") -> None:
         """An active device that runs `version` (0: nothing)."""
-        slots = {DEFAULT_SLOT: msgspec.to_builtins(Running(model=MODEL, version=version))} if version else {}
         with write(self.engine) as session:
             session.add(
                 Device(
@@ -112,9 +111,15 @@ class FleetDb:
                     state="active",
                     created_at=self.now,
                     last_seen=self.now,
-                    running=slots,
                 )
             )
+            if version:
+                session.add(DeviceSlot(device_id=name, model=MODEL, version=version, state="idle"))
+
+    def runs(self, name: str, version: int, model: str = MODEL) -> None:
+        """A device says that it runs a version."""
+        with write(self.engine) as session:
+            session.merge(DeviceSlot(device_id=name, model=model, version=version, state="idle"))
 
     def version(self, number: int, *, state: str = "published", **changes: Any) -> None:
         """A version, published unless told otherwise."""
@@ -155,7 +160,7 @@ class FleetDb:
             seq=self.seq,
             at=self.now,
             assignment_seq=seq,
-            slot=DEFAULT_SLOT,
+            slot=MODEL,
             model=MODEL,
             version=version,
             state=state,
@@ -176,7 +181,7 @@ class FleetDb:
             at=self.now,
             assignment_seq=seq,
             rollout=more.pop("rollout", None),
-            slot=DEFAULT_SLOT,
+            slot=MODEL,
             model=MODEL,
             version=version,
             sha256="d" * 64,
@@ -235,7 +240,7 @@ def second_of_traffic(
     start = int((START.timestamp() + at) * 1000)
     return TelemetryWindow(
         device_id=name,
-        slot=DEFAULT_SLOT,
+        slot=MODEL,
         model=MODEL,
         version=version,
         start=start,

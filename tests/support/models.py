@@ -39,6 +39,7 @@ def linear_version(
     layers: int = 0,
     samples: int = 24,
     requires: Requires | None = None,
+    model: str = "toy",
 ) -> tuple[Path, Manifest]:
     """A classifier on four numbers: class 1 where their sum is positive.
 
@@ -53,18 +54,20 @@ def linear_version(
         layers: how many of them.
         samples: golden samples.
         requires: what its manifest demands.
+        model: its name; another one's versions lie in a directory of their own.
     """
     x, labels = _points(samples)
-    model = model_bytes
-    if model is None:
-        model = _linear_graph(flip=flip, nan=nan, hang=hang, hidden=hidden, layers=layers)
-    directory = root / f"v{version}"
+    graph = model_bytes
+    if graph is None:
+        graph = _linear_graph(flip=flip, nan=nan, hang=hang, hidden=hidden, layers=layers)
+    directory = root / ("" if model == "toy" else model) / f"v{version}"
     directory.mkdir(parents=True, exist_ok=True)
     _save_golden(directory, {"input.x": x, "label": labels, "reference": _reference(x)})
-    (directory / "model.onnx").write_bytes(model)
+    (directory / "model.onnx").write_bytes(graph)
     return _finish(
         directory,
         version,
+        model=model,
         inputs=[TensorSpec("x", "FP32", [-1, FEATURES])],
         files={"model.onnx": "model", "golden.npz": "golden"},
         samples=samples,
@@ -148,10 +151,11 @@ def _finish(
     samples: int,
     requires: Requires | None = None,
     pre: list[Pre] | None = None,
+    model: str = "toy",
 ) -> tuple[Path, Manifest]:
     manifest = Manifest(
         schema=1,
-        model="toy",
+        model=model,
         version=version,
         created="2026-01-01T00:00:00Z",
         task="classification",

@@ -23,6 +23,7 @@ from wavegate_server.adapters.database.tables import (
     DeviceEvent,
     DeviceReport,
     DeviceRollup,
+    DeviceSlot,
     FleetRollup,
     GateDecision,
     Revision,
@@ -106,16 +107,15 @@ def _device(seed: _Seed, number: int, device: str) -> None:
             "cpu_count": 4, "memory_total_mb": 3792 if hardware == "pi4" else 15872, "kernel": "6.6.31",
             "cgroup": "v2 delegated", "runtime": "1.31.1", "arch": "aarch64" if hardware == "pi4" else "x86_64",
         }  # fmt: skip
-        row.running = {
-            "main": {
-                "model": MODEL, "version": version, "sha256": f"{version * 7919:064x}"[::-1],
-                "standby_version": 2 if version == 5 else 1, "state": "fallback" if special == "broken" else phase,
-            }
-        }  # fmt: skip
         row.assignment_seq = 5 if version == 5 else 2
     seed.session.add(row)
     if special != "pending":
-        _history(seed, device, version, phase)
+        slot = DeviceSlot(
+            device_id=device, model=MODEL, version=version, sha256=f"{version * 7919:064x}"[::-1],
+            standby_version=2 if version == 5 else 1, state="fallback" if special == "broken" else phase,
+        )  # fmt: skip
+        _history(seed, slot, version, phase)
+        seed.session.add(slot)
         silent = 192 if special == "offline" else 0
         _telemetry(seed, row, [(3 * 1440, 1), (2 * 1440, 2), (31, version if version == 5 else 2)], silent)
 
@@ -132,7 +132,8 @@ def _now_runs(device: str) -> tuple[int, str]:
     return 2, "fetching" if device in _SECOND_WAVE[4:] else "idle"
 
 
-def _history(seed: _Seed, device: str, version: int, phase: str) -> None:
+def _history(seed: _Seed, slot: DeviceSlot, version: int, phase: str) -> None:
+    device = slot.device_id
     runs: list[tuple[int, int, str, str | None]] = [(1, 9 * 1440, "proven", None), (2, 2 * 1440, "proven", None)]
     if device == "locker-hz-01":
         runs += [(3, 1300, "refused", "golden_failed"), (4, 900, "proven", None)]
@@ -143,10 +144,11 @@ def _history(seed: _Seed, device: str, version: int, phase: str) -> None:
         _run_events(seed, device, seq, number, at, code)
         _report(seed, device, seq, number, at, outcome, code)
     newest = runs[-1]
+    slot.assigned_version, slot.seq = newest[0], len(runs)
+    slot.rollout_id, slot.wave = f"r{newest[0]}-{MODEL}", 0 if device in _CANARIES else 1
     seed.session.add(
         DeviceAssignment(
-            device_id=device, seq=len(runs), rollout_id=f"r{newest[0]}-{MODEL}", wave=0 if device in _CANARIES else 1,
-            model=MODEL, version=newest[0], envelope=b"{}", issued_at=seed.now - timedelta(minutes=newest[1] + 2),
+            device_id=device, seq=len(runs), envelope=b"{}", issued_at=seed.now - timedelta(minutes=newest[1] + 2),
             expires_at=seed.now + timedelta(days=13), acknowledged=True,
         )
     )  # fmt: skip
@@ -159,7 +161,7 @@ def _run_events(seed: _Seed, device: str, seq: int, number: int, at: datetime, c
         failed = state == "discarding"
         seed.session.add(
             DeviceEvent(
-                device_id=device, at=at + timedelta(seconds=4 * step), kind="state", assignment_seq=seq, slot="main",
+                device_id=device, at=at + timedelta(seconds=4 * step), kind="state", assignment_seq=seq, slot=MODEL,
                 model=MODEL, version=number, state=state, code=code if failed else None,
                 detail="accuracy 0.712 < 0.965" if failed else "",
             )
@@ -213,7 +215,7 @@ def _bucket(seed: _Seed, row: Device, level: int, bucket: int, version: int) -> 
     memory = 62.0 + 28 * (version == 1) + seed.chance.random()
     seed.session.add(
         DeviceRollup(
-            device_id=row.id, level=level, bucket=bucket, slot="main", version=version, model=MODEL, requests=requests,
+            device_id=row.id, level=level, bucket=bucket, slot=MODEL, version=version, model=MODEL, requests=requests,
             errors=errors, latency=latency.encode(), score_sum=right, score_count=labels, rss_mb=memory,
             anon_mb=memory * 0.31,
         )
@@ -227,7 +229,7 @@ def _bucket(seed: _Seed, row: Device, level: int, bucket: int, version: int) -> 
     if level == 60 and bucket > seed.now.timestamp() - 1000:
         seed.session.add(
             TelemetryWindow(
-                device_id=row.id, slot="main", model=MODEL, version=version, start=bucket * 1000, seconds=60,
+                device_id=row.id, slot=MODEL, model=MODEL, version=version, start=bucket * 1000, seconds=60,
                 received=bucket * 1000, requests=requests, errors=errors, latency=latency.encode(), score_sum=right,
                 score_count=labels, rss_mb=memory, anon_mb=memory * 0.31,
             )

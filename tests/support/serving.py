@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.models import linear_version
 from tests.support.waiting import wait_until
 from wavegate_agent.adapters.workers.host import WorkerExit, WorkerHost, WorkerSettings
+from wavegate_agent.adapters.workers.listening import DeviceSockets, ListeningSockets
 from wavegate_agent.sdk import Client
 from wavegate_shared.errors import WavegateError
 
@@ -22,11 +24,28 @@ DEADLINE_S = 30.0
 @contextmanager
 def running_host(directory: Path, **settings: Any) -> Iterator[WorkerHost]:
     """A host without a version yet; everything ends with the block."""
-    host = WorkerHost("main", WorkerSettings(unix_path=directory / "infer.sock", tcp_port=0, **settings))
+    sockets = DeviceSockets(ListeningSockets(directory / "infer.sock", 0))
+    host = WorkerHost("main", WorkerSettings(**settings), sockets)
     try:
         yield host
     finally:
         host.close()
+        sockets.close()
+
+
+@contextmanager
+def two_hosts(directory: Path) -> Iterator[tuple[WorkerHost, WorkerHost]]:
+    """Hosts of `toy` and of `other` on one socket, each with its version 1 live."""
+    sockets = DeviceSockets(ListeningSockets(directory / "infer.sock", 0))
+    hosts = WorkerHost("toy", WorkerSettings(), sockets), WorkerHost("other", WorkerSettings(), sockets)
+    try:
+        for host, model in zip(hosts, ("toy", "other"), strict=True):
+            host.start_live(*linear_version(directory, 1, model=model))
+        yield hosts
+    finally:
+        for host in hosts:
+            host.close()
+        sockets.close()
 
 
 def wait_for_exits(host: WorkerHost) -> list[WorkerExit]:
@@ -123,6 +142,7 @@ class Clients:
 
     address: Path | tuple[str, int]
     count: int
+    model: str = "toy"
     answered: int = 0
     labelled: int = 0
     retries: int = 0
@@ -145,7 +165,7 @@ class Clients:
 
     def _run(self, number: int) -> None:
         serial = 0
-        with Client(self.address, "toy", timeout_s=DEADLINE_S) as client:
+        with Client(self.address, self.model, timeout_s=DEADLINE_S) as client:
             while not self._stop.is_set():
                 serial += 1
                 self._ask(client, f"{id(self)}-{number}-{serial}", serial)

@@ -89,11 +89,21 @@ class World:
     offline: bool = False
 
     def __post_init__(self) -> None:
-        for role in ("root-1", "root-2", "root-3", "targets", "release/pairs", "bench/arm", "snapshot", "timestamp"):
+        for role in (
+            "root-1",
+            "root-2",
+            "root-3",
+            "targets",
+            "release/pairs",
+            "release/labels",
+            "bench/arm",
+            "snapshot",
+            "timestamp",
+        ):
             self.signers[role] = new_signer()
         self.signers["director"], self.signers["time"] = new_signer(), new_signer()
         self.root_version = 0
-        self.roles = {"targets": Targets(), "release/pairs": Targets(), "bench/arm": Targets()}
+        self.roles = {name: Targets() for name in ("targets", "release/pairs", "release/labels", "bench/arm")}
         self.snapshot, self.timestamp = Snapshot(), Timestamp()
         self.publish_root()
         self.bootstrap = self.documents["metadata/1.root.json"]
@@ -188,7 +198,11 @@ class World:
         top.targets["system/director.json"] = TargetFile(len(data), digest, "system/director.json", {"custom": custom})
         delegations = Delegations(keys={}, roles={})
         top.delegations = delegations
-        for role, paths in (("release/pairs", "pairs/*"), ("bench/arm", "bench/arm/*")):
+        for role, paths in (
+            ("release/pairs", "pairs/*"),
+            ("release/labels", "labels/*"),
+            ("bench/arm", "bench/arm/*"),
+        ):
             assert delegations.roles is not None
             delegations.roles[role] = DelegatedRole(role, [], 1, terminating=True, paths=[paths])
             top.add_key(self.signers[role].public_key, role)

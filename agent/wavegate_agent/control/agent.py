@@ -11,10 +11,8 @@ never gets to talk. No numpy and no onnxruntime in this process (asserted in a t
 
 import logging
 import queue
-import re
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,21 +30,22 @@ from wavegate_agent.adapters.network.verifier import Verifier
 from wavegate_agent.config import Config, address_of, load_identity
 from wavegate_agent.control.admission import Admission
 from wavegate_agent.control.assignment_files import AssignmentFiles
-from wavegate_agent.control.boot import first_record, worker_host
+from wavegate_agent.control.boot import WorkerHosts, figures_path, first_record, rename_figures
+from wavegate_agent.control.crash_loops import CrashLoops
 from wavegate_agent.control.downloads import Downloads
 from wavegate_agent.control.figures import FiguresFile
 from wavegate_agent.control.machines import Machines
 from wavegate_agent.control.messages import Messages
 from wavegate_agent.control.outbox_sender import OutboxSender
-from wavegate_agent.control.ports import Connection, Host
+from wavegate_agent.control.ports import Connection, Hosts
+from wavegate_agent.control.room import Room
 from wavegate_agent.control.slot_work import SharedServices, SlotWork
 from wavegate_agent.control.trusted_clock import TrustedClock
 from wavegate_agent.control.uplink_thread import UplinkThread
-from wavegate_agent.core.journal_format import MAX_SLOTS
 from wavegate_agent.core.machine_types import ActiveLost
 from wavegate_shared import __version__
 from wavegate_shared.dsse import signer_from_pem
-from wavegate_shared.errors import DeviceError, TrustError, UsageError, WavegateError
+from wavegate_shared.errors import TrustError, WavegateError
 from wavegate_shared.topics import Topics
 from wavegate_shared.wire import Assign, Command, Stored, TimeAnswer, decode_down, encode
 
@@ -58,7 +57,6 @@ _LOOK_S = 0.5
 _STUCK_S = 420.0
 """A step that shows no sign of life for this long is stuck; the longest lawful one is a golden set."""
 _REVOKED_WAIT_S = 600.0
-_SLOT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,19}")
 _GRACE_S = 3.0
 """How long a stop waits for the step in hand before it ends the workers under it."""
 _WAITING_S = 30.0
@@ -79,7 +77,7 @@ class Agent:
 
     Args:
         config: see `Config`.
-        make_host: makes the worker host of a slot; a test may bring its own.
+        hosts: makes the worker host of each model; a test may bring its own.
         connect: makes the connection to the broker, as `BrokerConnection`; a test may bring its own.
 
     Raises:
@@ -89,11 +87,9 @@ class Agent:
     def __init__(
         self,
         config: Config,
-        make_host: Callable[[str], Host] | None = None,
+        hosts: Hosts | None = None,
         connect: Callable[..., Connection] = BrokerConnection,
     ) -> None:
-        if not 0 < len(config.slots) <= MAX_SLOTS or not all(_SLOT_NAME.fullmatch(name) for name in config.slots):
-            raise UsageError("setup", f"slots {config.slots}: 1 to {MAX_SLOTS} names of at most 20 letters and digits")
         self._config = config
         self.identity = load_identity(config.identity)
         self._topics = Topics(self.identity.topic_prefix)
@@ -104,8 +100,8 @@ class Agent:
         self._asked_to_stop: queue.SimpleQueue[None] = queue.SimpleQueue()  # safe to put to from a signal handler
         self._beaten = time.monotonic()
         self._try_again = 0.0
-        self._crashes: dict[str, deque[float]] = {name: deque() for name in config.slots}
-        self._make_host = make_host or (lambda name: worker_host(config, name))
+        self._crash_loops = CrashLoops(self.identity.device, config.crash_loop, config.crash_loop_s)
+        self._hosts = hosts or WorkerHosts(config)
         self._connect = connect
         self._open()
 
@@ -159,10 +155,9 @@ class Agent:
             "step_failures": self.machines.failures,
             "agent_rss_mb": facts.agent_rss_mb(),
             "quarantined": list(record.quarantined),
-            "slots": {
-                name: steps.status(self.machines.slot(name)) | {"infer_socket": str(self._config.infer_socket(name))}
-                for name, steps in self._steps.items()
-            },
+            "infer_socket": str(self._config.infer_socket),
+            "http_port": self._hosts.tcp_port,
+            "slots": {name: steps.status(self.machines.slot(name)) for name, steps in self._steps.items()},
         }
 
     # --- opening and closing ----------------------------------------------------------------------------------------------
@@ -172,7 +167,9 @@ class Agent:
         state = config.state_dir
         self._journal = Journal(state / "journal")
         self._outbox = Outbox(state / "outbox.db")
-        record = first_record(self._journal.load(), self._outbox.boot)
+        known = self._journal.load()
+        rename_figures(state, known)
+        record = first_record(known, self._outbox.boot)
         self._outbox.start(record.boot)
         self._store = VersionStore(state / "models", reserve_bytes=config.reserve_mb << 20)
         self._messages = Messages(self.identity, signer_from_pem(files.key.read_bytes()), self._outbox)
@@ -186,8 +183,8 @@ class Agent:
         self._downloads = Downloads(self._ask)
         repository = ImageRepository(state / "tuf", files.root.read_bytes(), self._downloads.document)
         self._trusted_clock = TrustedClock(record.time_floor, self._downloads.ask_time, repository.time_keys)
-        known = facts.device_facts(self.identity.device, self.identity.hardware_class, bench=self.identity.bench)
-        verifier = Verifier(repository, known)
+        device = facts.device_facts(self.identity.device, self.identity.hardware_class, bench=self.identity.bench)
+        verifier = Verifier(repository, device)
         self._assignment_files = AssignmentFiles(state, lambda: self.machines.assignment_seqs)
         self._admission = Admission(verifier, self._trusted_clock, self._assignment_files, self._refuse)
         self.machines = Machines(
@@ -200,20 +197,10 @@ class Agent:
             beat=self._beat,
             stopping=self._stopping.is_set,
         )
-        services = SharedServices(
-            store=self._store,
-            verifier=verifier,
-            downloads=self._downloads,
-            assignment_files=self._assignment_files,
-            now=self._trusted_clock.now,
-            quarantined=lambda: self.machines.record.quarantined,
-            interrupted=lambda: self._newer.is_set() or self._stopping.is_set(),
-            beat=self._beat,
-            kept=self._kept,
-            progress=self._progress,
-            waits=self._waits,
-        )
-        self._steps = {name: self._attach(name, services) for name in config.slots}
+        self._services = self._shared_services(verifier)
+        self._steps: dict[str, SlotWork] = {}  # replaced, never changed: other threads read it
+        for name in record.slots:
+            self._attach(name)
         self._uplink_thread = UplinkThread(
             self._outbox_sender,
             self._connection,
@@ -225,11 +212,36 @@ class Agent:
         )
         self._status_socket = StatusSocket(config.status_socket, self.status)
 
-    def _attach(self, name: str, services: SharedServices) -> SlotWork:
-        evidence = FiguresFile(self._config.state_dir / f"evidence-{name}.json")
-        steps = SlotWork(name, services, lambda: self._make_host(name), evidence)
+    def _shared_services(self, verifier: Verifier) -> SharedServices:
+        room = Room(self.machines, self._store, self._assignment_files, self._config.models_memory_mb)
+        return SharedServices(
+            store=self._store,
+            verifier=verifier,
+            downloads=self._downloads,
+            assignment_files=self._assignment_files,
+            now=self._trusted_clock.now,
+            quarantined=lambda: self.machines.record.quarantined,
+            interrupted=lambda: self._newer.is_set() or self._stopping.is_set(),
+            beat=self._beat,
+            room=room,
+            progress=self._progress,
+            waits=self._waits,
+        )
+
+    def _attach(self, name: str) -> None:
+        figures = FiguresFile(figures_path(self._config.state_dir, name))
+        steps = SlotWork(name, self._services, lambda: self._hosts.make(name), figures)
         self.machines.attach(name, steps)
-        return steps
+        self._steps = {**self._steps, name: steps}
+
+    def _detach(self, name: str) -> None:
+        steps = self._steps[name]
+        self._steps = {other: known for other, known in self._steps.items() if other != name}
+        steps.host.close()
+        steps.evidence.delete()
+        self.machines.detach(name)
+        self._crash_loops.forget(name)
+        self._uplink_thread.wake(hello=True)
 
     def _close_late(self) -> None:
         """A step may wait for a worker for minutes; a stop does not wait that long, it ends the workers."""
@@ -244,6 +256,7 @@ class Agent:
         self._status_socket.close()
         for steps in self._steps.values():
             steps.host.close()
+        self._hosts.close()
         self.machines.leave()
         self._outbox.close()
         self._journal.close()
@@ -261,6 +274,8 @@ class Agent:
             self._take(self._admission.waiting)
         self._watch_workers()
         self.machines.tick(connected=connected)
+        for name in self.machines.empty:
+            self._detach(name)
         self._beat()
 
     def _next(self) -> _Came | None:
@@ -285,19 +300,21 @@ class Agent:
     def _take(self, envelope: bytes) -> None:
         record = self.machines.record
         self._try_again = time.monotonic() + _WAITING_S
-        accepted = self.machines.attempt(lambda: self._admission.take(envelope, record.last_seq, record.quarantined))
+        accepted = self.machines.attempt(lambda: self._admission.take(envelope, record))
         if isinstance(accepted, WavegateError):
             self._refuse(accepted)
             return
         if accepted is None:
             return
         floor = self._trusted_clock.seen(accepted.assignment)
-        for name in self.machines.accept(accepted.assignment, floor, accepted.offers):
-            self._refuse(DeviceError("incompatible", f"this device has no slot {name!r}"))
+        for name in accepted.offers:
+            if name not in self._steps:
+                self._attach(name)
+        self.machines.accept(accepted.assignment, floor, accepted.offers)
 
     def _refuse(self, error: WavegateError) -> None:
         """Something was wrong before it became an assignment: say so, change nothing."""
-        name = self._config.slots[0]
+        name = next(iter(self._steps)) if len(self._steps) == 1 else ""  # of several models it is nobody's
         said = self._messages.refusal(name, self.machines.slot(name), error, clock.now(), time.monotonic())
         if said:
             _LOG.warning("refused device=%s code=%s detail=%s", self.identity.device, error.code, error.detail)
@@ -305,23 +322,8 @@ class Agent:
 
     def _watch_workers(self) -> None:
         for name, steps in self._steps.items():
-            recent = self._crashes[name]
-            for ended in steps.host.poll():
-                _LOG.warning(
-                    "worker_ended device=%s slot=%s role=%s version=%s how=%s",
-                    self.identity.device,
-                    name,
-                    ended.role,
-                    ended.version,
-                    ended.detail,
-                )
-                if ended.role == "live":
-                    recent.append(time.monotonic())
-            while recent and time.monotonic() - recent[0] > self._config.crash_loop_s:
-                recent.popleft()
-            if len(recent) >= self._config.crash_loop:
-                recent.clear()
-                detail = f"{self._config.crash_loop} crashes within {self._config.crash_loop_s:g} s"
+            detail = self._crash_loops.look(name, steps.host.poll(), time.monotonic())
+            if detail:
                 self.machines.feed(name, ActiveLost("candidate_crashed", detail))
 
     # --- network thread ---------------------------------------------------------------------------------------------------
@@ -388,13 +390,3 @@ class Agent:
     def _waits(self, name: str, detail: str, live_requests: int) -> None:
         self._messages.state(name, self.machines.slot(name), clock.now(), detail=detail, live_requests=live_requests)
         self._uplink_thread.wake()
-
-    def _kept(self) -> set[str]:
-        slots = self.machines.record.slots
-        kept = {version.sha256 for slot in slots.values() for version in slot.kept}
-        for name, slot in slots.items():  # the original stays for the round's next candidate
-            if slot.assigned is not None and slot.assigned.bench:
-                kept |= {
-                    digest for at, digest in self._assignment_files.beside(slot.assigned.seq).items() if at == name
-                }
-        return kept

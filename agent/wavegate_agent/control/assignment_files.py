@@ -45,7 +45,7 @@ class AssignmentFiles:
             raise TrustError("message_malformed", f"the envelope of assignment {seq} is gone: {error}") from error
 
     def beside(self, seq: int) -> dict[str, str]:
-        """Slot -> manifest digest of what its bench candidate is measured beside; nothing where the envelope is gone.
+        """Model -> manifest digest of what its bench candidate is measured beside; nothing where the envelope is gone.
 
         Says only what is kept on disk and looked for there: the signature was checked when it came, and is again before use.
         """
@@ -56,7 +56,7 @@ class AssignmentFiles:
             return {}
         except MALFORMED:
             return {}
-        return {name: slot.beside.sha256 for name, slot in slots.items() if slot.beside is not None}
+        return {slot.model: slot.beside.sha256 for slot in slots.values() if slot.beside is not None}
 
     def tidy(self) -> None:
         """Delete the envelopes nobody needs."""

@@ -62,6 +62,10 @@ class FiguresFile:
         if self._now.seq == old:
             self._now.seq = new
 
+    def delete(self) -> None:
+        """The model is gone."""
+        self._path.unlink(missing_ok=True)
+
     def save(self) -> None:
         """Write it, not synced. A disk that refuses costs figures, it does not stop an install."""
         beside = self._path.with_name(f".{self._path.name}.new")

@@ -83,10 +83,10 @@ class Machines:
     def assignment_seqs(self) -> set[int]:
         """Numbers of the assignments that some slot works on or keeps waiting."""
         held = [assigned for slot in self.record.slots.values() for assigned in (slot.assigned, slot.pending)]
-        return {assigned.seq for assigned in held if assigned is not None}
+        return {assigned.file for assigned in held if assigned is not None}
 
     def attach(self, name: str, steps: SlotWork) -> None:
-        """Give a slot its hands."""
+        """Let `steps` do the work of this model's machine."""
         self._steps[name] = steps
         self._slots.setdefault(name, Slot())
         self.record = replace(self.record, slots={**self.record.slots, name: self._slots[name]})
@@ -119,19 +119,29 @@ class Machines:
         for name in self._steps:
             self.feed(name, Restarted(clean=self._found_clean))
 
-    def accept(self, assignment: Assignment, floor: datetime, offers: dict[str, Offer]) -> list[str]:
-        """Feed a verified assignment to the slots it names; returns the slots this device does not have."""
+    def detach(self, name: str) -> None:
+        """Forget a model that was taken away."""
+        del self._steps[name], self._slots[name]
+        self._again.pop(name, None)
+        self.record = replace(self.record, slots=dict(self._slots))
+        self.remember()
+
+    @property
+    def empty(self) -> list[str]:
+        """Models of which nothing is left to remember."""
+        return [name for name, slot in self._slots.items() if slot.empty and slot.assigned is not None]
+
+    def accept(self, assignment: Assignment, floor: datetime, offers: dict[str, Offer]) -> None:
+        """Feed a verified assignment to the machines of the models it names, which are all attached."""
         self.record = replace(
             self.record,
             last_seq=max(self.record.last_seq, assignment.seq),
             time_floor=max(self.record.time_floor, floor),
         )
         self.remember()
-        for name, offer in offers.items():
-            if name in self._steps:
-                self._renumber(name, offer)
-                self.feed(name, offer)
-        return [name for name in offers if name not in self._steps]
+        for name, offer in sorted(offers.items(), key=lambda item: item[1].assigned.seq):
+            self._renumber(name, offer)
+            self.feed(name, replace(offer, wait=bool(self._other_update(name))))
 
     def tick(self, *, connected: bool = False) -> None:
         """Let time pass: retries that are due, work that was interrupted, probations."""
@@ -140,13 +150,13 @@ class Machines:
             if type(work) is type(self._work_of(name)):
                 for event in self._run(name, [work]):
                     self.feed(name, event)
-        for name, steps in self._steps.items():
+        for name, steps in sorted(self._steps.items(), key=lambda item: self._turn_of(item[0])):
             slot = self._slots[name]
             if slot.state is DeviceState.PROBATION:
                 answer = self._guarded(name, slot, lambda steps=steps, slot=slot: steps.look(slot))  # type: ignore[misc]
                 if isinstance(answer, Done | Failed):
                     self.feed(name, answer)
-            self.feed(name, Tick(connected=connected))
+            self.feed(name, Tick(connected=connected, free=not self._other_update(name)))
 
     def feed(self, name: str, event: Event) -> None:
         """One event and everything that follows from it."""
@@ -155,9 +165,17 @@ class Machines:
             self._beat()
             events.extend(self._run(name, self._step(name, events.popleft())))
 
+    def _other_update(self, name: str) -> str | None:
+        """Another model that is being updated now: one update at a time, so that each is measured by itself."""
+        return next((other for other, slot in self._slots.items() if other != name and slot.busy), None)
+
+    def _turn_of(self, name: str) -> int:
+        pending = self._slots[name].pending
+        return pending.seq if pending is not None else 0
+
     def slot(self, name: str) -> Slot:
-        """A slot as it is now."""
-        return self._slots[name]
+        """A model's slot as it is now; an empty one for a model that is not here."""
+        return self._slots.get(name, Slot())
 
     @property
     def busy(self) -> bool:
@@ -184,10 +202,21 @@ class Machines:
             held = replace(slot, code=event.code, detail=event.detail)
             self._messages.state(name, held, self._now())
             self._said(False)
+        self._say_waiting(name, before, slot)
         for command in commands:
             if isinstance(command, SendReport):
                 self._report(name, slot, command)
         return [command for command in commands if isinstance(command, Work)]
+
+    def _say_waiting(self, name: str, before: Slot, slot: Slot) -> None:
+        """An update that waits for another model's says so when it begins to wait."""
+        other = self._other_update(name)
+        if slot.pending is None or slot.pending == before.pending or slot.busy or other is None:
+            return
+        detail = f"waits for the update of {other}"
+        waiting = replace(slot, assigned=slot.pending, code="update_waits", detail=detail)
+        self._messages.state(name, waiting, self._now())
+        self._said(False)
 
     def _run(self, name: str, works: list[Work]) -> list[Event]:
         answers: list[Event] = []

@@ -15,7 +15,7 @@ from wavegate_shared.assignment import Assignment, SlotAssignment
 from wavegate_shared.manifest import Manifest
 from wavegate_shared.wire import Bench, GoldenResult
 
-__all__ = ["Connection", "Exit", "Gatekeeper", "Host"]
+__all__ = ["Connection", "Exit", "Gatekeeper", "Host", "Hosts"]
 
 
 class Exit(Protocol):
@@ -79,6 +79,20 @@ class Host(Protocol):
 
     def close(self) -> None:
         """End everything."""
+
+
+class Hosts(Protocol):
+    """Makes worker hosts; see `control/boot.py`."""
+
+    @property
+    def tcp_port(self) -> int | None:
+        """The local API's port on loopback, None without one."""
+
+    def make(self, model: str) -> Host:
+        """The host of one more model."""
+
+    def close(self) -> None:
+        """Close what the hosts share."""
 
 
 class Gatekeeper(Protocol):

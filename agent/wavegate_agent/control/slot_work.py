@@ -20,6 +20,7 @@ from wavegate_agent.control.figures import Figures, FiguresFile
 from wavegate_agent.control.idle_proof import IdleProof
 from wavegate_agent.control.live_traffic import LiveTraffic
 from wavegate_agent.control.ports import Gatekeeper, Host
+from wavegate_agent.control.room import Room
 from wavegate_agent.core.machine_types import (
     Arm,
     AssignedVersion,
@@ -33,6 +34,7 @@ from wavegate_agent.core.machine_types import (
     Load,
     Preflight,
     ReadManifest,
+    Remove,
     Revert,
     RunGolden,
     Slot,
@@ -67,7 +69,7 @@ class SharedServices:
     Attributes:
         interrupted: whether something newer waits for the step thread.
         beat: called now and then by long work, so that the watchdog sees progress.
-        kept: digests that must stay on disk, for all slots.
+        room: what all models together keep on disk and take of the memory.
         progress: (slot name, share fetched) for the state event.
         waits: (slot name, what probation waits for, live requests so far) for the state event.
     """
@@ -80,13 +82,13 @@ class SharedServices:
     quarantined: Callable[[], Collection[str]]
     interrupted: Callable[[], bool]
     beat: Callable[[], None]
-    kept: Callable[[], Collection[str]]
+    room: Room
     progress: Callable[[str, float], None]
     waits: Callable[[str, str, int], None]
 
 
 class SlotWork:
-    """The hands of one slot's machine."""
+    """The work of one model's machine."""
 
     def __init__(
         self, name: str, services: SharedServices, make_host: Callable[[], Host], evidence: FiguresFile
@@ -111,6 +113,7 @@ class SlotWork:
             Watch: self._watch,
             Commit: self._commit,
             Discard: self._discard,
+            Remove: self._remove,
             Revert: self._revert,
             Fallback: self._fallback,
         }
@@ -165,7 +168,6 @@ class SlotWork:
             "outcome": slot.outcome,
             "code": slot.code,
             "detail": slot.detail or (self._idle.waits_for if self.live.trial is not None else ""),
-            "http_port": getattr(self.host, "tcp_port", None),
         }
 
     # --- before the swap ------------------------------------------------------------------------------------------------
@@ -179,14 +181,14 @@ class SlotWork:
         assigned = _assigned_version(slot)
         now = self._services.now()
         assignment = self._services.verifier.open(
-            self._services.assignment_files.read(assigned.seq), last_seq=assigned.seq, now=now
+            self._services.assignment_files.read(assigned.file), last_seq=assigned.file, now=now
         )
-        wanted = assignment.slots.get(self._name)
+        wanted = next((entry for entry in assignment.slots.values() if entry.model == self._name), None)
         if wanted is None or (wanted.sha256, wanted.target.startswith(BENCH_PREFIX)) != (
             assigned.version.sha256,
             assigned.bench,
         ):
-            raise TrustError("message_malformed", f"assignment {assigned.seq} on disk names another version")
+            raise TrustError("message_malformed", f"assignment {assigned.file} on disk names another version")
         active = slot.active.version if slot.active is not None and slot.active.model == wanted.model else 0
         for part in _parts(wanted):
             self._services.verifier.manifest(
@@ -202,7 +204,7 @@ class SlotWork:
     def _digests(self, slot: Slot) -> list[str]:
         """Manifest digests the assignment needs on disk: its version, and in a bench round the original."""
         assigned = _assigned_version(slot)
-        beside = self._services.assignment_files.beside(assigned.seq).get(self._name) if assigned.bench else None
+        beside = self._services.assignment_files.beside(assigned.file).get(self._name) if assigned.bench else None
         return [assigned.version.sha256, *([beside] if beside else [])]
 
     def _stagings(self, slot: Slot) -> list[Staging]:
@@ -218,6 +220,7 @@ class SlotWork:
         wanted, available = sum(staging.manifest.requires.memory_mb for staging in stagings), memory_available_mb()
         if available is not None and wanted > available:
             raise DeviceError("memory_short", f"needs {wanted} MB beside the active version, {available} MB are free")
+        self._services.room.check_budget(self._name, wanted)
         for staging in stagings:
             staging.reserve()
         return Done(slot.state, short=not stagings)
@@ -331,6 +334,11 @@ class SlotWork:
             self.host.start_live(self._services.store.directory(slot.standby.sha256), manifest)
         return Done(slot.state)
 
+    def _remove(self, slot: Slot) -> Done:
+        self.live.end()
+        self.host.close()
+        return Done(slot.state)
+
     def _fallback(self, slot: Slot) -> Done:
         bad, tried = set(self._services.quarantined()), []
         known = [v for v in (slot.standby, slot.spare, slot.active) if v is not None]
@@ -348,7 +356,7 @@ class SlotWork:
 
     def _tidy(self) -> None:
         self.live.end()
-        self._services.store.keep_only(self._services.kept())
+        self._services.store.keep_only(self._services.room.kept())
         self._services.assignment_files.tidy()
 
     def _note_trial(self, slot: Slot) -> None:

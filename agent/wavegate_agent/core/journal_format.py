@@ -17,13 +17,27 @@ import msgspec
 
 from wavegate_agent.core.machine_types import Command, Forgive, Quarantine, Slot
 
-__all__ = ["MAX_QUARANTINED", "MAX_SLOTS", "SLOT_BYTES", "Record", "applied", "best", "decode_slot", "encode_slot"]
+__all__ = [
+    "MAX_QUARANTINED",
+    "MAX_SLOTS",
+    "SLOT_BYTES",
+    "SLOT_BYTES_0_1",
+    "Record",
+    "applied",
+    "best",
+    "by_model",
+    "decode_slot",
+    "encode_slot",
+    "model_of",
+]
 
-SLOT_BYTES = 4096
-MAX_SLOTS = 2
-"""Model positions a journal slot has room for, with every field at its longest (asserted in a test)."""
-MAX_QUARANTINED = 6
-"""Oldest out first: six different bad versions in a row is not a life a device leads."""
+SLOT_BYTES = 16384
+SLOT_BYTES_0_1 = 4096
+"""Of release 0.1."""
+MAX_SLOTS = 8
+"""Models a journal slot has room for, with every field at its longest (asserted in a test)."""
+MAX_QUARANTINED = 16
+"""Oldest out first: so many different bad versions in a row is not a life a device leads."""
 _HEADER = struct.Struct("<4sQII")
 _MAGIC = b"WGJ1"
 _RENAMED = (b'"order":', b'"assigned":')
@@ -39,7 +53,7 @@ class Record:
         boot: number of starts of the agent; first half of a message's (boot, seq).
         last_seq: highest assignment accepted.
         time_floor: the newest signed `issued` seen; trusted time is never before it.
-        slots: model position -> its machine.
+        slots: model -> its machine.
         quarantined: manifest digests refused here, oldest first.
         clean: the agent was stopped in order; false while it runs.
     """
@@ -87,8 +101,20 @@ def decode_slot(data: bytes) -> tuple[int, Record] | None:
         return None
 
 
-def best(data: bytes) -> tuple[int, Record] | None:
-    """The newest whole record of a journal file of two slots, or None when there is none."""
-    found = [decode_slot(data[:SLOT_BYTES]), decode_slot(data[SLOT_BYTES : 2 * SLOT_BYTES])]
+def model_of(slot: Slot) -> str | None:
+    """The model that a slot is about; None where it never had one."""
+    versions = [slot.active, *(assigned.version for assigned in (slot.assigned, slot.pending) if assigned)]
+    return next((version.model for version in versions if version is not None), None)
+
+
+def by_model(record: Record) -> Record:
+    """The record with each slot under its model's name: release 0.1 named slots by position. Slots without a model are left out."""
+    named = {model_of(slot): slot for slot in record.slots.values()}
+    return replace(record, slots={model: slot for model, slot in named.items() if model is not None})
+
+
+def best(data: bytes, slot_bytes: int = SLOT_BYTES) -> tuple[int, Record] | None:
+    """The newest whole record of a journal file of two slots of `slot_bytes`, or None when there is none."""
+    found = [decode_slot(data[:slot_bytes]), decode_slot(data[slot_bytes : 2 * slot_bytes])]
     whole = [item for item in found if item is not None]
     return max(whole, key=lambda item: item[0]) if whole else None

@@ -2,7 +2,7 @@
 
 `TABLE` holds one row per `DeviceState`: the work of the state, where success and failure lead, what to do when the device is
 found in it after a crash or a power cut, and what a newer assignment means there. `step(slot, event, now)` returns the new
-slot and the commands; the runner journals the slot *before* it executes a command. `mermaid()` draws the table for the docs.
+slot and the commands; the runner journals the slot *before* it executes a command. `machine_diagram.mermaid` draws it.
 
 Rules that hold in every row (and are tested):
 - The active version changes in two places only: a finished swap, and a finished revert or fallback. Until then it serves.
@@ -17,6 +17,7 @@ Not here: how anything is done (`control/slot_work.py`), how it is stored (`core
 """
 
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from wavegate_agent.core.machine_types import (
     BEFORE_SWAP,
@@ -35,11 +36,10 @@ from wavegate_agent.core.machine_types import (
     Forgive,
     Load,
     Offer,
-    OnOffer,
-    OnRestart,
     Preflight,
     Quarantine,
     ReadManifest,
+    Remove,
     Restarted,
     Revert,
     RunGolden,
@@ -56,7 +56,7 @@ from wavegate_agent.core.machine_types import (
 from wavegate_shared.errors import CODES
 from wavegate_shared.states import DeviceState, Outcome
 
-__all__ = ["BUDGET", "MAX_ATTEMPTS", "QUARANTINED_BY", "TABLE", "OnOffer", "OnRestart", "Row", "mermaid", "step"]
+__all__ = ["BUDGET", "MAX_ATTEMPTS", "QUARANTINED_BY", "TABLE", "OnOffer", "OnRestart", "Row", "step"]
 
 BUDGET = 40
 """State changes one assignment may cost; a clean one costs 12, so a loop is cut after the third round at the latest."""
@@ -73,6 +73,25 @@ QUARANTINED_BY = frozenset(
 
 
 # --- the table ------------------------------------------------------------------------------------------------------
+
+
+class OnRestart(StrEnum):
+    """Found here after a crash or power cut."""
+
+    STAY = "stay"
+    REDO = "redo"
+    RELOAD = "reload"
+    REWATCH = "rewatch"
+    RETRY = "retry"
+
+
+class OnOffer(StrEnum):
+    """A newer assignment arrives here."""
+
+    TAKE = "take"
+    SUPERSEDE = "supersede"
+    DEFER = "defer"
+    REVERT = "revert"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +134,7 @@ TABLE: dict[DeviceState, Row] = {
     S.REVERTING: Row(Revert(), S.DISCARDING, S.FALLBACK, OnRestart.REDO, OnOffer.DEFER, bounded=False),
     S.FALLBACK: Row(Fallback(), S.DISCARDING, S.BROKEN, OnRestart.REDO, OnOffer.DEFER, bounded=False),
     S.BROKEN: Row(None, None, None, OnRestart.RETRY, OnOffer.TAKE, bounded=False),
+    S.REMOVING: Row(Remove(), S.COMMITTED, S.COMMITTED, OnRestart.REDO, OnOffer.DEFER, bounded=False),
 }
 
 # --- the walk -------------------------------------------------------------------------------------------------------
@@ -185,7 +205,9 @@ def _take(slot: Slot, assigned: AssignedVersion) -> tuple[Slot, tuple[Command, .
         slot, assigned=assigned, pending=None, outcome=None, code=None, detail="", attempts=0, moves=0, spare=None
     )
     forgiven: tuple[Command, ...] = (Forgive(assigned.version.sha256),) if assigned.override else ()
-    if slot.state is not S.BROKEN and slot.active == assigned.version and not assigned.bench:
+    if assigned.remove:
+        done, commands = _enter(taken, S.REMOVING)
+    elif slot.state is not S.BROKEN and slot.active == assigned.version and not assigned.bench:
         done, commands = _enter(replace(taken, outcome=Outcome.PROVEN, detail="already active"), S.COMMITTED)
     else:
         done, commands = _enter(taken, S.OFFERED)
@@ -201,10 +223,10 @@ def _offered(slot: Slot, event: Offer) -> tuple[Slot, tuple[Command, ...]]:
     if event.quarantined and not assigned.override and slot.active != assigned.version:
         return _refuse_quarantined(slot, assigned)
     if row.offer is OnOffer.TAKE:
-        return _take(slot, assigned)
+        return (replace(slot, pending=assigned), ()) if event.wait else _take(slot, assigned)
     if row.offer is OnOffer.DEFER or (assigned.bench and not slot.benching):
         return replace(slot, pending=assigned), ()  # a measurement waits; it takes nobody's place
-    if slot.assigned is not None and (slot.assigned.version, slot.assigned.bench) == (assigned.version, assigned.bench):
+    if slot.assigned is not None and slot.assigned.target == assigned.target:
         return _reassigned(slot, assigned)
     waiting = replace(slot, pending=assigned)
     if row.offer is OnOffer.REVERT and slot.standby is not None:
@@ -255,6 +277,9 @@ def _done(slot: Slot, event: Done) -> tuple[Slot, tuple[Command, ...]]:
             slot = replace(slot, active=slot.standby, standby=slot.spare, spare=None, lost=False)
         case S.FALLBACK:
             return _recovered(slot, event.version)
+        case S.REMOVING:
+            slot = replace(slot, active=None, standby=None, spare=None, lost=False)
+            slot = replace(slot, outcome=Outcome.REMOVED, code=None, detail="")
         case _:
             pass
     return _enter(slot, target)
@@ -353,7 +378,7 @@ def _active_lost(slot: Slot, event: ActiveLost) -> tuple[Slot, tuple[Command, ..
         case S.PROBATION:
             code = event.code if event.code in QUARANTINED_BY else "probation_failed"
             return _leave(slot, S.REVERTING, code, event.detail)
-        case S.REVERTING | S.FALLBACK | S.BROKEN:
+        case S.REVERTING | S.FALLBACK | S.BROKEN | S.REMOVING:
             return slot, ()  # already on the way out
         case _:
             # An assignment in hand is not to blame: it is put off, so that one thing happens at a time.
@@ -363,34 +388,13 @@ def _active_lost(slot: Slot, event: ActiveLost) -> tuple[Slot, tuple[Command, ..
 
 
 def _tick(slot: Slot, event: Tick, now: float) -> tuple[Slot, tuple[Command, ...]]:
+    if slot.state in (S.IDLE, S.BROKEN) and slot.pending is not None and event.free:
+        return _take(slot, slot.pending)
     hurry = event.connected and slot.state in BEFORE_SWAP
     if slot.due is None or (now < slot.due and not hurry):
         return slot, ()
     if slot.state is S.IDLE and slot.assigned is not None:
-        return _take(replace(slot, due=None), slot.assigned)
+        return _take(replace(slot, due=None), slot.assigned) if event.free else (slot, ())
     if slot.state is S.BROKEN:
         return _enter(slot, S.FALLBACK)
     return replace(slot, due=None), _commands(slot)
-
-
-def mermaid() -> str:
-    """The table as a mermaid state diagram, for the docs."""
-    lines = ["stateDiagram-v2", "    [*] --> idle"]
-    for state, row in TABLE.items():
-        if row.offer is OnOffer.TAKE:
-            lines.append(f"    {state} --> offered: assignment")
-        if row.done is not None:
-            lines.append(f"    {state} --> {row.done}: done")
-        if row.short is not None:
-            lines.append(f"    {state} --> {row.short}: {_SHORT[state]}")
-        if row.failed is not None and row.failed is not row.done:
-            lines.append(f"    {state} --> {row.failed}: failed")
-        if row.restart is OnRestart.RELOAD and state is not S.LOADING:
-            lines.append(f"    {state} --> loading: found after a crash")
-        if row.offer is OnOffer.REVERT:
-            lines.append(f"    {state} --> reverting: newer assignment")
-    lines += ["    idle --> fallback: active version lost", "    broken --> fallback: try again"]
-    return "\n".join(lines) + "\n"
-
-
-_SHORT = {S.PREFLIGHT: "already on disk", S.GOLDEN: "rollback", S.BENCH: "only to be measured"}

@@ -16,7 +16,6 @@ are part of a file format: new ones need a default.
 """
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TypeAlias
 
 from wavegate_shared.assignment import Probation
@@ -39,11 +38,10 @@ __all__ = [
     "Forgive",
     "Load",
     "Offer",
-    "OnOffer",
-    "OnRestart",
     "Preflight",
     "Quarantine",
     "ReadManifest",
+    "Remove",
     "Restarted",
     "Revert",
     "RunGolden",
@@ -94,6 +92,8 @@ class AssignedVersion:
 
     Attributes:
         bench: the version is only to be measured; what to measure it beside stands in the envelope.
+        remove: the model is to be taken away; `version` is then what is active, or a version 0.
+        envelope: number of the assignment that brought this entry here, where it is not `seq` itself; 0: it is.
     """
 
     seq: int
@@ -103,6 +103,18 @@ class AssignedVersion:
     override: bool = False
     probation: Probation = field(default_factory=Probation)
     bench: bool = False
+    remove: bool = False
+    envelope: int = 0
+
+    @property
+    def file(self) -> int:
+        """Number of the assignment whose envelope holds this entry."""
+        return self.envelope or self.seq
+
+    @property
+    def target(self) -> tuple[Version, bool, bool]:
+        """What it asks for, whatever its number: the same target is not begun again."""
+        return self.version, self.bench, self.remove
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +166,12 @@ class Slot:
         return self.assigned is not None and self.assigned.bench
 
     @property
+    def empty(self) -> bool:
+        """Whether nothing is left to remember: the model was taken away, or never came."""
+        over = self.state is DeviceState.IDLE and self.active is None and self.pending is None
+        return over and (self.assigned is None or self.outcome is Outcome.REMOVED)
+
+    @property
     def busy(self) -> bool:
         """Whether an assignment is being worked on."""
         return self.state not in (DeviceState.IDLE, DeviceState.BROKEN)
@@ -171,10 +189,16 @@ def short(detail: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A verified assignment names this slot. `quarantined`: its digest is on the device's list."""
+    """A verified assignment names this slot.
+
+    Attributes:
+        quarantined: its digest is on the device's list.
+        wait: another model is being updated; one update at a time.
+    """
 
     assigned: AssignedVersion
     quarantined: bool = False
+    wait: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +237,15 @@ class ActiveLost:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time went by; `connected` says that the network just came back, so a retry need not wait."""
+    """Time went by.
+
+    Attributes:
+        connected: the network just came back, so a retry need not wait.
+        free: no other model of the device is being updated, so what waits may begin.
+    """
 
     connected: bool = False
+    free: bool = True
 
 
 Event: TypeAlias = Offer | Done | Failed | Restarted | ActiveLost | Tick
@@ -319,6 +349,12 @@ class Revert(Work):
     __slots__ = ()
 
 
+class Remove(Work):
+    """End every worker of the model and forget its versions."""
+
+    __slots__ = ()
+
+
 class Fallback(Work):
     """Make any good version on this device serve."""
 
@@ -350,24 +386,3 @@ class Forgive:
 
 
 Command: TypeAlias = Work | SendReport | Quarantine | Forgive
-
-# --- rules a row of the table names ---------------------------------------------------------------------------------
-
-
-class OnRestart(StrEnum):
-    """Found here after a crash or power cut."""
-
-    STAY = "stay"
-    REDO = "redo"
-    RELOAD = "reload"
-    REWATCH = "rewatch"
-    RETRY = "retry"
-
-
-class OnOffer(StrEnum):
-    """A newer assignment arrives here."""
-
-    TAKE = "take"
-    SUPERSEDE = "supersede"
-    DEFER = "defer"
-    REVERT = "revert"

@@ -34,8 +34,10 @@ __all__ = [
     "Reply",
     "RingFile",
     "RingPart",
+    "Routes",
     "Sent",
     "Serve",
+    "ServedModel",
     "Stats",
     "Stop",
     "VersionCounts",
@@ -90,10 +92,24 @@ class Promote(msgspec.Struct, frozen=True, kw_only=True, tag="promote"):
 
 
 class Serve(msgspec.Struct, frozen=True, kw_only=True, tag="serve"):
-    """Accept connections on the listening sockets sent along; with `peer`, the last descriptor leads to the giver."""
+    """Accept connections on the listening sockets and the inbox sent along; with `peer`, the last descriptor leads to the giver."""
 
     call: int
     peer: bool = False
+
+
+class ServedModel(msgspec.Struct, frozen=True):
+    """A model of this device and the version in charge of it."""
+
+    name: str
+    version: int
+
+
+class Routes(msgspec.Struct, frozen=True, kw_only=True, tag="routes"):
+    """The models this device serves now; beside it, one descriptor each that leads to the inbox of the model's worker."""
+
+    call: int
+    models: list[ServedModel]
 
 
 class HandOver(msgspec.Struct, frozen=True, kw_only=True, tag="hand_over"):
@@ -124,7 +140,7 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
     call: int
 
 
-Call: TypeAlias = Load | Golden | BenchRun | Promote | Serve | HandOver | OwnRequest | Collect | Stop
+Call: TypeAlias = Load | Golden | BenchRun | Promote | Routes | Serve | HandOver | OwnRequest | Collect | Stop
 
 # --- worker -> control process ----------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ class BenchRoundSummary(BaseModel):
     @classmethod
     def of(cls, row: BenchRound) -> "BenchRoundSummary":
         """From the row."""
-        return cls.model_validate({**row.model_dump(exclude={"previous"}), "device": row.device_id})
+        return cls.model_validate({**row.model_dump(), "device": row.device_id})
 
 
 class BenchCandidateView(BaseModel):

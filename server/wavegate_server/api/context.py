@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from sqlalchemy import Engine
 
 from wavegate_server.adapters.files.objects import Objects
+from wavegate_server.adapters.store.assignments import AssignmentWriter
 from wavegate_server.adapters.trust.authority import Authority
 from wavegate_server.adapters.trust.director import Director
 from wavegate_server.adapters.trust.image_repository import ImageRepository
@@ -36,6 +37,11 @@ class Context:
     keystore: KeyStore
     clock: Callable[[], datetime]
     checks: Mapping[str, Callable[[], str]] = field(default_factory=dict)
+
+    @property
+    def assignments(self) -> AssignmentWriter:
+        """Signs what devices are told."""
+        return AssignmentWriter(self.director, self.tuf_repo, self.settings.topics)
 
 
 def _context(request: Request) -> Context:

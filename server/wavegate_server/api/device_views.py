@@ -21,7 +21,10 @@ __all__ = [
     "NewDevice",
     "NewDeviceAnswer",
     "Place",
+    "RemoveRequest",
+    "RevokeRequest",
     "SeriesView",
+    "SlotView",
 ]
 
 Place = Annotated[str, StringConstraints(pattern=r"^\w[\w .-]{0,62}$")]
@@ -70,6 +73,14 @@ class RevokeRequest(BaseModel):
     reason: str = Field(default="", max_length=300)
 
 
+class RemoveRequest(BaseModel):
+    """Reason for taking a model away."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"reason": "site is closed"}]})
+
+    reason: str = Field(default="", max_length=300)
+
+
 class FilterBody(BaseModel):
     """A filter of devices: all given fields must match; a field that is left out matches every device."""
 
@@ -111,6 +122,20 @@ class RecentView(_View):
     labels: int = Field(description="how many labels `score` is the mean of")
 
 
+class SlotView(_View):
+    """One model of a device: what it says it runs, and what it was assigned."""
+
+    slot: str = Field(description="the model's name too")
+    model: str
+    version: int = Field(description="0: nothing of this model runs")
+    standby_version: int
+    state: str
+    sha256: str
+    assigned_version: int = Field(description="0: nothing of this model is assigned")
+    seq: int = Field(description="assignment that first named `assigned_version`")
+    removed: bool = Field(description="it was assigned to be taken away")
+
+
 class DeviceSummary(_View):
     """A device in a list."""
 
@@ -119,9 +144,12 @@ class DeviceSummary(_View):
     state: str = Field(description="pending, active or revoked")
     hardware_class: str = Field(serialization_alias="class")
     site: str
-    model: str
+    model: str = Field(
+        description="the model that stands for the device: one in trouble, one being updated, else the first"
+    )
     version: int = Field(description="0: nothing runs yet")
     standby_version: int
+    slots: list[SlotView]
     phase: str = Field(description="the agent's own state")
     agent_version: str
     clock: str
@@ -131,21 +159,9 @@ class DeviceSummary(_View):
     recent: RecentView
 
 
-class SlotView(_View):
-    """What one slot runs."""
-
-    slot: str
-    model: str
-    version: int
-    standby_version: int
-    state: str
-    sha256: str
-
-
 class DeviceView(DeviceSummary):
     """A device with all its details."""
 
-    slots: list[SlotView]
     facts: dict[str, Any]
     quarantined: list[str]
     labels: dict[str, str]
@@ -257,6 +273,7 @@ class SeriesView(_View):
     """Columns of equal length, one entry per point; null: nothing was measured. `t` is Unix seconds of a point's start."""
 
     device: str
+    model: str
     start_s: int
     end_s: int
     level: int = Field(description="source in seconds: 0 is raw windows, else a roll-up of 60, 3600 or 86400 s")

@@ -10,7 +10,7 @@ from wavegate_server.adapters.reads.device import device_detail, device_events, 
 from wavegate_server.adapters.reads.fleet import DeviceFilter, Health, device_rows
 from wavegate_server.adapters.reads.series import RANGES, device_series
 from wavegate_server.adapters.store import audit
-from wavegate_server.adapters.store.devices import change_device, create_device, get_device
+from wavegate_server.adapters.store.devices import change_device, create_device, get_device, remove_model
 from wavegate_server.adapters.trust import enrolment
 from wavegate_server.api.auth import DeviceWriter, Reader
 from wavegate_server.api.context import Context, Ctx
@@ -25,6 +25,7 @@ from wavegate_server.api.device_views import (
     HistoryView,
     NewDevice,
     NewDeviceAnswer,
+    RemoveRequest,
     RevokeRequest,
     SeriesView,
 )
@@ -38,6 +39,9 @@ __all__ = ["router"]
 
 router = APIRouter(tags=["devices"])
 DeviceName = Annotated[str, Path(max_length=63, examples=["kiosk-1"])]
+OneModel = Annotated[
+    str | None, Query(max_length=63, description="a model of the device; left out: the one that stands for it")
+]
 
 
 def _filter(
@@ -200,16 +204,40 @@ def revoke(
     return view
 
 
+@router.post(
+    "/devices/{device_id}/models/{model}/remove",
+    operation_id="remove_device_model",
+    summary="Take a model away from a device",
+    responses=problem_responses(404, 409),
+)
+def remove(
+    device_id: DeviceName,
+    model: Annotated[str, Path(max_length=63)],
+    context: Ctx,
+    who: DeviceWriter,
+    body: RemoveRequest | None = None,
+) -> DeviceView:
+    """By a signed assignment; the device's other models are not touched.
+
+    Idempotent: repeating the call has no further effect.
+    """
+    now, reason = context.clock(), body.reason if body else ""
+    with write(context.engine) as session:
+        remove_model(session, context.assignments, device_id, model, actor=who.name, reason=reason, now=now)
+        session.flush()
+        return _view(session, context, device_id)
+
+
 @router.get(
     "/devices/{device_id}/why",
     operation_id="explain_device",
     summary="Why is this device on this version",
     responses=problem_responses(404),
 )
-def explain_device(device_id: DeviceName, context: Ctx, _: Reader) -> Explanation:
+def explain_device(device_id: DeviceName, context: Ctx, _: Reader, model: OneModel = None) -> Explanation:
     """The chain from what runs, over its assignment and the device's signed report, to the gate and the rollout."""
     with read(context.engine) as session:
-        return Explanation.model_validate(device_why(session, device_id))
+        return Explanation.model_validate(device_why(session, device_id, model))
 
 
 @router.get(
@@ -252,11 +280,12 @@ def get_series(
     device_id: DeviceName,
     context: Ctx,
     _: Reader,
+    model: OneModel = None,
     span: Annotated[str, Query(alias="range", pattern=f"^({'|'.join(RANGES)})$")] = "1h",
 ) -> SeriesView:
     """p50, p95 and p99 from merged histograms, the live metric, memory and the moments of version swaps."""
     with read(context.engine) as session:
-        series = device_series(session, context.clock(), device_id, range_s=RANGES[span])
+        series = device_series(session, context.clock(), device_id, range_s=RANGES[span], model=model)
     return SeriesView.model_validate(series)
 
 

@@ -8,7 +8,6 @@ from sqlmodel import Session
 from wavegate_server.adapters.database.connection import read, write
 from wavegate_server.adapters.reads.fleet import DeviceFilter, device_ids
 from wavegate_server.adapters.reads.rollouts import rollout_detail, rollout_rows
-from wavegate_server.adapters.store.assignments import AssignmentWriter
 from wavegate_server.adapters.store.rollout_actions import act_on_rollout
 from wavegate_server.adapters.store.rollouts import create_rollout
 from wavegate_server.api.auth import Reader, RolloutWriter
@@ -122,7 +121,7 @@ def _action(action: Action, summary: str, text: str) -> None:
                 rollout_id,
                 action,
                 actor=who.name,
-                orders=AssignmentWriter(context.director, context.tuf_repo, context.settings.topics),
+                orders=context.assignments,
                 now=context.clock(),
                 reason=body.reason if body else "",
             )

@@ -147,7 +147,7 @@ def show(context: typer.Context, device: DeviceId, as_json: JsonFlag = False) ->
     lines(
         f"{one['id']}: {one['health']}, class {one['class']}, site {one['site']}" + (f", {labels}" if labels else ""),
         *(["enrolled for benching: measures candidates beside what it serves"] if one["bench"] else []),
-        f"runs {_runs(one)}, before that {one['standby_version'] or 'nothing'}; seen {ago(one['last_seen'], now)}",
+        f"runs {_runs(one)}; seen {ago(one['last_seen'], now)}",
         f"served {one['requests_served']} requests; p50 {figure(one['recent']['p50_ms'], 'ms')},"
         f" p99 {figure(one['recent']['p99_ms'], 'ms')} over 30 minutes; fetched {megabytes(one['bytes_fetched'])} in all",
     )
@@ -170,14 +170,41 @@ def show(context: typer.Context, device: DeviceId, as_json: JsonFlag = False) ->
     )
 
 
+@app.command("remove-model")
+def remove_model(
+    context: typer.Context,
+    device: DeviceId,
+    model: Annotated[str, typer.Argument(help="Which of its models.")],
+    reason: Annotated[str, typer.Option(help="Why, for the audit log.")] = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """Take a model away from a device, by a signed assignment; its other models are not touched.
+
+    Example: wavegate device remove-model kiosk-1 fashion --reason "site is closed"
+    """
+    with connect(context) as client:
+        answer = client.post(at("devices", device, "models", model, "remove"), {"reason": reason})
+    if as_json:
+        print_json(answer)
+    else:
+        lines(
+            f"{model} is to be taken away from {device}; wavegate device why {device} --model {model} says how it goes"
+        )
+
+
 @app.command()
-def why(context: typer.Context, device: DeviceId, as_json: JsonFlag = False) -> None:
+def why(
+    context: typer.Context,
+    device: DeviceId,
+    model: Annotated[str | None, typer.Option(help="One of its models (default: the one that stands for it).")] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Say why a device runs the version it runs: assignment, its own report, gate, rollout.
 
     Example: wavegate device why kiosk-1
     """
     with connect(context) as client:
-        answer = client.get(at("devices", device, "why"))
+        answer = client.get(at("devices", device, "why"), model=model)
     if as_json:
         print_json(answer)
     else:
@@ -304,4 +331,11 @@ def _version(text: str | None) -> tuple[str | None, int | None]:
 
 
 def _runs(device: dict[str, Any]) -> str:
-    return f"{device['model']} {device['version']}" if device["version"] else "nothing"
+    """Every model a device serves, with the version before it where one is kept ready."""
+    serving = [slot for slot in device["slots"] if slot["version"]]
+    named = [
+        f"{slot['model']} {slot['version']}"
+        + (f" (before that {slot['standby_version']})" if slot["standby_version"] else "")
+        for slot in serving
+    ]
+    return ", ".join(named) or "nothing"

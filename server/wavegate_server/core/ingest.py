@@ -41,7 +41,7 @@ _Key = TypeVar("_Key")
 Mark = tuple[int, int]
 """(boot, seq) of a message; compared in that order."""
 DeviceKey = tuple[str, int, int, str, int]
-"""Device, level, bucket, slot, version: the key of a device roll-up."""
+"""Device, level, bucket, slot (named by its model), version: the key of a device roll-up."""
 FleetKey = tuple[int, int, str, int, str, str]
 """Level, bucket, model, version, hardware class, site: the key of a fleet roll-up."""
 
@@ -161,7 +161,7 @@ class Rollups:
         window = sound.window
         second = sound.start_ms // 1000
         level = LEVELS[0]
-        key = (device, level, second - second % level, window.slot, window.version)
+        key = (device, level, second - second % level, window.model, window.version)
         known = self._minutes.get(key)
         if known is None:
             known = self._minutes[key] = Sum(window.model)

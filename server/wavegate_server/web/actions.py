@@ -7,7 +7,6 @@ SameSite. After the change the browser is sent back to the page, so a reload rep
 from fastapi import APIRouter, Request, Response
 
 from wavegate_server.adapters.database.connection import write
-from wavegate_server.adapters.store.assignments import AssignmentWriter
 from wavegate_server.adapters.store.rollout_actions import act_on_rollout
 from wavegate_server.adapters.store.tokens import Scope
 from wavegate_server.api.auth import same_origin
@@ -45,6 +44,6 @@ def add_actions(router: APIRouter, desk: PageContext) -> None:
 
 def _act(desk: PageContext, rollout_id: str, action: Action, actor: str) -> None:
     context = desk.context
-    orders = AssignmentWriter(context.director, context.tuf_repo, context.settings.topics)
+    orders = context.assignments
     with write(context.engine) as session:
         act_on_rollout(session, rollout_id, action, actor=actor, orders=orders, now=desk.now())

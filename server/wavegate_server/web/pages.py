@@ -60,13 +60,15 @@ def _add_fleet(router: APIRouter, desk: PageContext) -> None:
     def device(request: Request, device_id: str) -> Response:
         viewer = desk.viewer(request)
         with desk.session() as session:
-            detail = device_detail(session, desk.now(), device_id)
+            model = request.query_params.get("model")
+            detail = device_detail(session, desk.now(), device_id, model)
             data: dict[str, Any] = {
                 "device": detail,
                 "events": device_events(session, device_id, cursor=request.query_params.get("events"), limit=_EVENTS),
                 "older": bool(request.query_params.get("events")),
                 "history": device_history(session, device_id),
-                "why": device_why(session, device_id),
+                "why": device_why(session, device_id, detail.row.model or None),
+                "model": detail.row.model,
                 "metrics": model_metrics(session),
                 "ranges": tuple(RANGES),
                 "range": _range(request.query_params.get("range"), detail.enrolled_at, desk.now()),

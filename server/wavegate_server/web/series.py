@@ -20,7 +20,9 @@ def add_series(router: APIRouter, desk: PageContext) -> None:
         desk.principal(request)
         range_s = RANGES.get(request.query_params.get("range", ""), RANGES["1h"])
         with desk.session() as session:
-            series = device_series(session, desk.now(), device_id, range_s=range_s)
+            series = device_series(
+                session, desk.now(), device_id, range_s=range_s, model=request.query_params.get("model") or None
+            )
         return packed(request, series_json(series), "application/json")
 
 

@@ -9,7 +9,6 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from tests.support.agent_checks import LONG, TWENTY, still_good
@@ -17,10 +16,9 @@ from tests.support.agent_world import AgentWorld, FakeHost, RunningAgent
 from tests.support.tuf_world import DEVICE
 from wavegate_agent.adapters.device.status_socket import read_status
 from wavegate_agent.control import agent as control_agent
-from wavegate_shared.assignment import Probation
 from wavegate_shared.errors import DeviceError, UsageError
 from wavegate_shared.states import DeviceState, Outcome
-from wavegate_shared.wire import Assign, Command, StateEvent
+from wavegate_shared.wire import Command, StateEvent
 
 # --- the way of a good version ----------------------------------------------------------------------------------------
 
@@ -81,15 +79,17 @@ def test_telemetry_is_sent_and_forgotten_when_stored(tmp_path: Path, world: Agen
         running.install(1)
         running.host.serve(1, 12)
         window = world.wait(lambda: [w for w in world.windows if w.requests], "a window")[0]
-        assert (window.version, window.requests, window.slot, window.model) == (1, 12, "main", "pairs")
+        assert (window.version, window.requests, window.slot, window.model) == (1, 12, "pairs", "pairs")
         assert window.agent_rss_mb is not None
         world.wait(lambda: running.agent.status()["outbox"] == 0, "an empty outbox")
 
 
 def test_hello_carries_the_inventory(running: RunningAgent, world: AgentWorld) -> None:
     running.install(2)
-    hello = world.wait(lambda: [h for h in world.hellos if h.slots["main"].version == 2], "hello")[-1]
-    assert (hello.slots["main"].standby_version, hello.assignment_seq, hello.clock) == (1, 2, "ok")
+    hello = world.wait(
+        lambda: [h for h in world.hellos if "pairs" in h.slots and h.slots["pairs"].version == 2], "hello"
+    )[-1]
+    assert (hello.slots["pairs"].standby_version, hello.assignment_seq, hello.clock) == (1, 2, "ok")
     assert hello.facts["memory_total_mb"]
 
 
@@ -247,7 +247,7 @@ def test_a_restart_in_probation_watches_again(tmp_path: Path, world: AgentWorld)
         world.wait_state(DeviceState.PROBATION, seq)
     with RunningAgent(tmp_path, world, running.host) as again:
         world.wait(lambda: again.host.live == 2, "serving")
-        world.wait(lambda: again.agent._steps["main"].live.trial is not None, "the watch")
+        world.wait(lambda: again.agent._steps["pairs"].live.trial is not None, "the watch")
         again.host.serve(2, 25)
         report = world.wait_report(seq)
     assert report.outcome is Outcome.PROVEN
@@ -294,7 +294,7 @@ def test_a_damaged_outbox_is_replaced(tmp_path: Path, world: AgentWorld) -> None
 def test_status_over_the_socket(running: RunningAgent, tmp_path: Path) -> None:
     status = read_status(tmp_path / "agent.sock")
     assert status["device"] == DEVICE
-    assert status["slots"]["main"]["serving"] == 1  # type: ignore[index]
+    assert status["slots"]["pairs"]["serving"] == 1  # type: ignore[index]
     json.dumps(status)
 
 
@@ -365,15 +365,3 @@ def test_a_wrong_clock_is_put_right_by_the_server(
         assert (report.outcome, again.host.live) == (Outcome.DEFERRED, 1)
         world.answers_time = True
         assert again.install(3).outcome is Outcome.PROVEN
-
-
-def test_two_slots_live_side_by_side(tmp_path: Path, world: AgentWorld) -> None:
-    """Each slot has its machine and its host; the same version in both is stored once."""
-    from tests.support.tuf_world import slot_of
-
-    with RunningAgent(tmp_path, world, FakeHost(), slots=("main", "second")) as running:
-        slots = {name: slot_of(world.manifests[1], version=1) for name in ("main", "second")}
-        envelope = world.tuf.assign(None, seq=1, slots=slots, probation=Probation(seconds=0.0, requests=0))
-        world.send(Assign(envelope=msgspec.Raw(envelope)))
-        world.wait(lambda: {r.slot for r in world.reports if r.outcome is Outcome.PROVEN} == {"main", "second"})
-        assert running.host.calls.count("swap 1") == 2

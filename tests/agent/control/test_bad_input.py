@@ -203,15 +203,6 @@ def test_an_older_version_without_a_signed_rollback(running: RunningAgent, world
     assert running.host.live == 3
 
 
-def test_a_slot_this_device_does_not_have(running: RunningAgent, world: AgentWorld) -> None:
-    data = world.manifests[2]
-    from tests.support.tuf_world import slot_of
-
-    envelope = world.tuf.assign(None, seq=7, slots={"second": slot_of(data, version=2)})
-    world.send(Assign(envelope=msgspec.Raw(envelope)))
-    assert world.wait_code("incompatible").active_version == 1
-
-
 # --- full disk --------------------------------------------------------------------------------------------------------
 
 

@@ -73,7 +73,8 @@ def bench(running: RunningAgent, number: int, **changes: Any) -> Report:
 
 def still_serves(running: RunningAgent, version: int = 1) -> None:
     assert running.host.live == version
-    assert (running.host.candidate, running.agent.machines.slot("main").active.version) == (0, version)  # type: ignore[union-attr]  # it has one
+    running.world.wait(lambda: running.host.candidate == 0, "the end of the candidate, which follows its report")
+    assert running.agent.machines.slot("pairs").active.version == version  # type: ignore[union-attr]  # it has one
 
 
 def test_a_candidate_is_measured_beside_the_original_and_gone(running: RunningAgent, world: AgentWorld) -> None:

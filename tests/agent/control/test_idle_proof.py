@@ -151,7 +151,7 @@ def test_without_own_requests_the_device_waits_and_says_so(
     event = world.wait(said, "what the device waits for")[0]
     words = "waits for 3 live requests (0 so far); own requests are off"
     assert (event.state, event.live_requests, event.detail) == (DeviceState.PROBATION, 0, words)
-    slot = read_status(tmp_path / "agent.sock")["slots"]["main"]  # type: ignore[index]
+    slot = read_status(tmp_path / "agent.sock")["slots"]["pairs"]  # type: ignore[index]
     assert slot["detail"] == words
     assert cli.main(["status", "--state", str(tmp_path)]) == 0
     assert capsys.readouterr().out.splitlines()[1].endswith(f" 2, probation; {words}")

@@ -72,7 +72,7 @@ def test_a_cancelled_round_gives_the_device_back(world: BenchWorld) -> None:
     assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
     assert world.api.client.post(f"{URL}/{name}/cancel").status_code == 200
     world.tick()
-    assert world.order().slots["main"].target == "pairs/1.json"
+    assert world.order().slots["pairs"].target == "pairs/1.json"
     assert world.states(name) == ["skipped"]
 
 

@@ -7,7 +7,7 @@ from sqlmodel import select
 
 from tests.support.api_server import NOW, Api
 from wavegate_server.adapters.database.connection import read, write
-from wavegate_server.adapters.database.tables import AuditEvent, Device, DeviceEvent, Revision
+from wavegate_server.adapters.database.tables import AuditEvent, DeviceEvent, DeviceSlot, Revision
 from wavegate_server.adapters.store.tokens import Role
 from wavegate_shared.enrolment import parse_token
 
@@ -52,9 +52,7 @@ def test_a_list_is_paged_and_filtered_by_class_site_state_label_and_version(api:
         site = "berlin" if number % 2 else "上海"
         api.client.post(URL, json=body(f"kiosk-{number}", site=site, labels={"ring": f"r{number}"}, token=False))
     with write(api.context.engine) as session:
-        device = session.get_one(Device, "kiosk-3")
-        device.running = {"main": {"model": "pairs", "version": 1, "state": "idle"}}
-        session.add(device)
+        session.add(DeviceSlot(device_id="kiosk-3", model="pairs", version=1, state="idle"))
     assert ids(api) == [f"kiosk-{n}" for n in range(5)]
     assert ids(api, limit=2) == [f"kiosk-{n}" for n in range(5)]
     assert ids(api, site="berlin") == ["kiosk-1", "kiosk-3"]

@@ -11,7 +11,7 @@ from sqlmodel import select
 from tests.support.api_server import Api
 from tests.support.cli import Cli
 from wavegate_server.adapters.database.connection import write
-from wavegate_server.adapters.database.tables import AuditEvent, Device, Rollout, RolloutDevice, Version
+from wavegate_server.adapters.database.tables import AuditEvent, DeviceSlot, Rollout, RolloutDevice, Version
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_roll_back_of_a_finished_rollout(cli: Cli, fleet: Api) -> None:
     with write(fleet.context.engine) as session:
         second = session.exec(select(Version).where(Version.model == "pairs", Version.number == 2)).one()
         second.state = "published"
-        session.get_one(Device, "kiosk-1").running = {"main": {"model": "pairs", "version": 1}}
+        session.add(DeviceSlot(device_id="kiosk-1", model="pairs", version=1, state="idle"))
         session.get_one(RolloutDevice, (rollout, "kiosk-1")).previous_version = 2
     state = cli("rollout", "rollback", rollout, "--reason", "complaints", "--json").json["state"]
     assert state in ("rolling_back", "rolled_back")
@@ -108,7 +108,7 @@ def test_roll_back_of_a_first_version_is_refused_and_changes_nothing(cli: Cli, f
     rollout = create(cli)
     _end(fleet, rollout, "completed")()
     with write(fleet.context.engine) as session:
-        session.get_one(Device, "kiosk-1").running = {"main": {"model": "pairs", "version": 1}}
+        session.add(DeviceSlot(device_id="kiosk-1", model="pairs", version=1, state="idle"))
         audited = len(session.exec(select(AuditEvent)).all())
 
     assert "version 1 of pairs cannot be rolled back" in cli("rollout", "rollback", rollout, code=1).err

@@ -103,7 +103,7 @@ class Scene:
             if assignment is None or assignment.seq <= self.done.get(name, 0):
                 continue
             self.done[name] = assignment.seq
-            version = assignment.slots["main"].release_seq
+            version = assignment.slots["address-match"].release_seq
             about: dict[str, Any] = {"seq": assignment.seq, "version": version, "rollout": assignment.rollout}
             self.db.says(name, DeviceState.OFFERED, seq=assignment.seq, version=version)
             if version in self.fails:
@@ -189,7 +189,11 @@ def test_a_version_that_is_wrong_on_live_traffic_is_taken_back(tmp_path: Path) -
 
     assert len(touched) == 1
     assert set(world.running.values()) == {1}
-    assert (row.state, back.slots["main"].release_seq, back.slots["main"].allow_older) == ("rolled_back", 1, True)
+    assert (row.state, back.slots["address-match"].release_seq, back.slots["address-match"].allow_older) == (
+        "rolled_back",
+        1,
+        True,
+    )
     assert final[-1].verdict == "rollback"
     assert final[-1].sentence.startswith(f"{touched[0]}: live accuracy fell 97.5 % -> 62.5 % (margin 5.0 pt)")
 

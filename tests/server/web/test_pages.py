@@ -66,7 +66,7 @@ def test_the_device_page_says_why(client: TestClient) -> None:
     assert (
         "It refused v3 before the swap and went on serving v2: golden set failed (accuracy 0.712 &lt; 0.965)." in page
     )
-    assert 'data-series="/series/device/locker-hz-01?range=1h"' in page
+    assert 'data-series="/series/device/locker-hz-01?range=1h&amp;model=address-match"' in page
 
 
 def test_a_pending_device_gets_the_command_to_enrol_it(client: TestClient) -> None:

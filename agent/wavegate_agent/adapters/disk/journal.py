@@ -7,8 +7,8 @@ It needs no new disk block after its creation, so the agent can still decide and
 import os
 from pathlib import Path
 
-from wavegate_agent.adapters.disk.durable import sync_directory
-from wavegate_agent.core.journal_format import SLOT_BYTES, Record, best, encode_slot
+from wavegate_agent.adapters.disk.durable import sync_directory, write_durably
+from wavegate_agent.core.journal_format import SLOT_BYTES, SLOT_BYTES_0_1, Record, best, encode_slot
 
 __all__ = ["Journal"]
 
@@ -17,6 +17,7 @@ class Journal:
     """The agent's memory. `load` after a crash returns the last record whose `save` returned, or the one after it."""
 
     def __init__(self, path: Path) -> None:
+        _grow(path)
         created = not path.exists() or path.stat().st_size < 2 * SLOT_BYTES
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if created:
@@ -45,3 +46,15 @@ class Journal:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+def _grow(path: Path) -> None:
+    """Replace a journal of release 0.1, whose slots were smaller, by one with the same newest record; all or nothing."""
+    if not path.exists() or path.stat().st_size != 2 * SLOT_BYTES_0_1:
+        return
+    newest = best(path.read_bytes(), SLOT_BYTES_0_1)
+    if newest is not None:
+        seq, record = newest
+        slots = [bytes(SLOT_BYTES), bytes(SLOT_BYTES)]
+        slots[seq % 2] = encode_slot(seq, record)
+        write_durably(path, b"".join(slots), 0o600)

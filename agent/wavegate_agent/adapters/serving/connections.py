@@ -32,13 +32,14 @@ _LARGE_BODY_BYTES = 1 << 20
 
 
 class State(enum.Enum):
-    """Where a connection stands in its current request."""
+    """Where a connection stands in its current request; ELSEWHERE: another worker answers it, nothing of it was taken yet."""
 
     HEAD = "head"
     BODY = "body"
     BUSY = "busy"
     WRITING = "writing"
     LINGER = "linger"
+    ELSEWHERE = "elsewhere"
     CLOSED = "closed"
 
 
@@ -69,6 +70,10 @@ class Response:
 def error_response(status: int, code: str, message: str, *, keep_alive: bool) -> Response:
     """An error with its stable code."""
     return Response(status, [("Content-Type", "application/json")], [error_body(code, message)], keep_alive=keep_alive)
+
+
+def _answers_all(_: RequestHead) -> bool:
+    return True
 
 
 class Connection:
@@ -112,18 +117,19 @@ class Connection:
         if head_bytes:
             self.deadline = time.monotonic() + READ_TIMEOUT_S
 
-    def read(self, max_body: int, room: Callable[[], int]) -> bool:
-        """Read what is there; True when a whole request is (state BUSY), False to wait for more or when CLOSED.
+    def read(self, max_body: int, room: Callable[[], int], here: Callable[[RequestHead], bool] = _answers_all) -> bool:
+        """Read what is there; True when a whole request is (state BUSY), False to wait for more, or when CLOSED or ELSEWHERE.
 
         Args:
             max_body: longest body read, in bytes.
             room: bytes all unfinished bodies together may still take; asked only for large ones.
+            here: whether a request with this head is answered by this worker.
 
         Raises:
             HttpError: the request cannot be served; answer and close.
         """
         try:
-            if self.state is State.HEAD and not self._read_head(max_body, room):
+            if self.state is State.HEAD and not self._read_head(max_body, room, here):
                 return False
             return self._read_body() if self.chunks is None else self._read_chunks(self.chunks, room)
         except (ConnectionError, TimeoutError):
@@ -132,7 +138,7 @@ class Connection:
         except BlockingIOError:
             return False
 
-    def _read_head(self, max_body: int, room: Callable[[], int]) -> bool:
+    def _read_head(self, max_body: int, room: Callable[[], int], here: Callable[[RequestHead], bool]) -> bool:
         seen = self.sock.recv(MAX_HEAD_BYTES, socket.MSG_PEEK)
         if not seen:
             self.close()
@@ -147,9 +153,13 @@ class Connection:
             if len(self.head_bytes) > MAX_HEAD_BYTES:
                 raise HttpError(431, f"the head is longer than {MAX_HEAD_BYTES} bytes")
             return False
+        head = parse_request(self.head_bytes[:end])
+        if not here(head):
+            del self.head_bytes[before:]  # the rest is still in the kernel, for the worker that gets the connection
+            self.head, self.state = head, State.ELSEWHERE
+            return False
         self.sock.recv(end - before)
         del self.head_bytes[end:]
-        head = parse_request(self.head_bytes)
         if head.length > max_body:
             raise HttpError(413, f"a body of {head.length} bytes; at most {max_body} are read")
         if head.length > _LARGE_BODY_BYTES and head.length > room():

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from wavegate_agent.adapters.serving.connections import Connection, Response, State, error_response
-from wavegate_agent.core.http1 import HttpError
+from wavegate_agent.adapters.serving.inbox import receive_connection
+from wavegate_agent.core.http1 import HttpError, RequestHead
 from wavegate_agent.core.oip import MAX_BODY_BYTES
 
 __all__ = ["MAX_CONNECTIONS", "Handler", "HttpListener", "Verdict"]
@@ -60,12 +61,16 @@ class HttpListener:
     Args:
         on_boundary: asked with each connection after its answer, before the next read; True when it was given away.
         on_closed: told after a connection ended.
+        here: asked with each request's head whether this worker answers it.
+        on_elsewhere: gets each connection whose request it does not; True when the connection was sent on.
     """
 
     def __init__(self) -> None:
         self.on_boundary: Callable[[Connection], bool] = lambda _: False
         self.on_closed: Callable[[], None] = lambda: None
         self.on_first_read: Callable[[Connection], None] = lambda _: None
+        self.here: Callable[[RequestHead], bool] = lambda _: True
+        self.on_elsewhere: Callable[[Connection], bool] = lambda _: False
         self.in_flight = 0
         self.arrivals = 0
         self._handler: Handler | None = None
@@ -133,13 +138,14 @@ class HttpListener:
 
     # --- connections --------------------------------------------------------------------------------------------------
 
-    def adopt(self, sock: socket.socket, head_bytes: bytes = b"", unclaimed: int | None = None) -> None:
+    def adopt(self, sock: socket.socket, head_bytes: bytes = b"", unclaimed: int | None = None) -> Connection:
         """Serve a connection: a new one, or one from another worker with its number there."""
         self._next_number += 1
         connection = Connection(sock, self._next_number, head_bytes)
         connection.unclaimed = unclaimed
         self._connections[connection.number] = connection
         self._selector.register(sock, selectors.EVENT_READ, connection)
+        return connection
 
     def take_back(self, connections: Iterable[Connection]) -> None:
         """Serve connections again that were released."""
@@ -220,15 +226,26 @@ class HttpListener:
             self.on_first_read(connection)
             connection.unclaimed = None
         try:
-            whole = connection.read(MAX_BODY_BYTES, self._room)
+            whole = connection.read(MAX_BODY_BYTES, self._room, self.here)
         except HttpError as error:
             self._selector.unregister(connection.sock)
             self._refuse(connection, error)
+            return True
+        if connection.state is State.ELSEWHERE:
+            self._selector.unregister(connection.sock)
+            self._send_on(connection)
             return True
         if whole:
             self._selector.unregister(connection.sock)
             self._dispatch(connection)
         return whole
+
+    def _send_on(self, connection: Connection) -> None:
+        if self.on_elsewhere(connection):
+            del self._connections[connection.number]
+            connection.release()
+            return
+        self._refuse(connection, HttpError(503, "the worker of this model takes no connections now; try again"))
 
     def _sweep(self, connection: Connection) -> None:
         """Let go of a connection that ended while it was watched."""
@@ -313,8 +330,12 @@ class HttpListener:
             if len(self._connections) >= MAX_CONNECTIONS and guest is None:
                 self._wait_for_room()
                 return
+            head = b""
             try:
-                sock, _ = listener.accept()
+                if listener.type == socket.SOCK_SEQPACKET:
+                    sock, head = receive_connection(listener)
+                else:
+                    sock, _ = listener.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -325,7 +346,9 @@ class HttpListener:
                 self._evict(guest)
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.adopt(sock)
+            connection = self.adopt(sock, head)
+            if listener.type == socket.SOCK_SEQPACKET:
+                self._ready(connection)  # its request is there: that is why it was sent
 
     def _wait_for_room(self) -> None:
         """Let clients wait in the backlog until the next tick."""

@@ -5,6 +5,7 @@
     GET  /v2/models/{model}[/versions/{v}]       model metadata
     GET  /v2/models/{model}[/versions/{v}]/ready
     POST /v2/models/{model}[/versions/{v}]/infer
+    POST /v2/repository/index                    every model of this device, whoever serves it
     POST /v2/models/{model}/feedback             {"id": "...", "label": 1} joins a true label to an earlier request
 
 Answers carry the version and the manifest's digest, as parameters and as headers. Errors are `{"error", "code"}`.
@@ -37,11 +38,12 @@ from wavegate_agent.core.oip import (
 )
 from wavegate_agent.core.predictions import Prediction, PredictionRing
 from wavegate_agent.core.request_body import decoded
+from wavegate_agent.core.worker_messages import ServedModel
 from wavegate_shared import __version__
 from wavegate_shared.errors import UsageError, WavegateError
 from wavegate_shared.metrics import score
 
-__all__ = ["InferenceApi"]
+__all__ = ["InferenceApi", "model_of"]
 
 _MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(infer|ready|feedback))?")
 _JSON = ("Content-Type", "application/json")
@@ -57,6 +59,11 @@ _FAULTS = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, R
 class InferenceApi:
     """Answers requests with one version.
 
+    Args:
+        version: what answers.
+        counts: where answers are counted.
+        served: the models of the whole device.
+
     Attributes:
         settling: while another worker still sends its predictions, labels for unknown ids wait.
         on_unknown: called before an id is said to be unknown: another worker may just have sent it.
@@ -64,7 +71,9 @@ class InferenceApi:
         on_prediction: told, on a pool thread and before the answer leaves, about each prediction remembered.
     """
 
-    def __init__(self, version: LoadedVersion, counts: LiveCounts) -> None:
+    def __init__(
+        self, version: LoadedVersion, counts: LiveCounts, served: Callable[[], list[ServedModel]] = list
+    ) -> None:
         self.settling = False
         self.on_unknown: Callable[[], None] = lambda: None
         self._ring = PredictionRing()
@@ -73,6 +82,7 @@ class InferenceApi:
         self.on_prediction: Callable[[Prediction], None] = lambda _: None
         self._version = version
         self._counts = counts
+        self._served = served
         manifest = version.manifest
         self._model = manifest.model
         self._number = str(manifest.version)
@@ -118,6 +128,8 @@ class InferenceApi:
             "/v2/health/ready": lambda: None,
         }
         path = head.path.rstrip("/")
+        if path == "/v2/repository/index":
+            return _wrong_method(head, "POST") or self._json(head, self._index())
         if path in fixed:
             return _wrong_method(head, "GET") or self._json(head, fixed[path]())
         match = _MODEL_PATH.fullmatch(path)
@@ -134,7 +146,8 @@ class InferenceApi:
 
     def _check_names(self, model: str, number: str | None) -> None:
         if model != self._model:
-            raise UsageError("not_found", f"model {model!r} is not served here; {self._model!r} is")
+            names = sorted({served.name for served in self._served()} | {self._model})
+            raise UsageError("not_found", f"model {model!r} is not served here; {', '.join(map(repr, names))} is")
         if number not in (None, self._number):
             raise UsageError("not_found", f"version {number!r} does not serve; {self._number} does")
 
@@ -144,6 +157,13 @@ class InferenceApi:
 
     def _server_metadata(self) -> dict[str, Any]:
         return {"name": "wavegate", "version": __version__, "extensions": ["binary_tensor_data"]}
+
+    def _index(self) -> list[dict[str, str]]:
+        known = {served.name: served.version for served in self._served()} | {self._model: int(self._number)}
+        return [
+            {"name": name, "version": str(version), "state": "READY", "reason": ""}
+            for name, version in sorted(known.items())
+        ]
 
     def _model_metadata(self) -> dict[str, Any]:
         manifest = self._version.manifest
@@ -238,6 +258,12 @@ class InferenceApi:
         prediction = Prediction(request_id, self._version.manifest.version, samples, data)
         self.remember(prediction)
         self.on_prediction(prediction)
+
+
+def model_of(head: RequestHead) -> str | None:
+    """The model that a request's path names; None where it names none."""
+    match = _MODEL_PATH.fullmatch(head.path.rstrip("/"))
+    return match.group(1) if match else None
 
 
 def _body(connection: Connection, max_bytes: int) -> bytes | bytearray | memoryview:

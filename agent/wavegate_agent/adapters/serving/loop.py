@@ -24,9 +24,11 @@ from wavegate_agent.adapters.device.process_memory import process_memory
 from wavegate_agent.adapters.serving.connections import Connection
 from wavegate_agent.adapters.serving.handover import Giver, Taker
 from wavegate_agent.adapters.serving.http_listener import HttpListener
-from wavegate_agent.adapters.serving.inference_api import InferenceApi
+from wavegate_agent.adapters.serving.inbox import send_connection
+from wavegate_agent.adapters.serving.inference_api import InferenceApi, model_of
 from wavegate_agent.adapters.serving.live_counts import LiveCounts
 from wavegate_agent.adapters.serving.pipeline import LoadedVersion, load_version
+from wavegate_agent.core.http1 import RequestHead
 from wavegate_agent.core.worker_messages import (
     ASK_ONLY,
     BenchRun,
@@ -41,7 +43,9 @@ from wavegate_agent.core.worker_messages import (
     OwnRequest,
     Promote,
     Reply,
+    Routes,
     Serve,
+    ServedModel,
     Stats,
     decode_call,
     encode,
@@ -79,6 +83,8 @@ class Worker:
         self._stop_by: float | None = None
         self._stop_call = 0
         self._agent_gone = False
+        self._served: list[ServedModel] = []
+        self._inboxes: dict[str, socket.socket] = {}
 
     def run(self) -> NoReturn:
         """Serve until the agent says stop or is gone; does not return."""
@@ -86,6 +92,8 @@ class Worker:
         self._listener.on_boundary = self._give_at_boundary
         self._listener.on_closed = self._report_left
         self._listener.on_first_read = self._claim
+        self._listener.here = self._answers
+        self._listener.on_elsewhere = self._send_on
         self._listener.watch(self._channel, self._on_agent)
         while True:
             self._listener.run_once(0.05 if self._stop_by is not None else 1.0)
@@ -122,6 +130,8 @@ class Worker:
             self._jobs.put(partial(self._answered, call.call, partial(self._do_own_request, call, file)))
         elif isinstance(call, Promote):
             self._reply(self._promoted(call))
+        elif isinstance(call, Routes):
+            self._set_routes(call, packet)
         elif isinstance(call, Serve):
             self._serve(call, packet)
         elif isinstance(call, HandOver):
@@ -155,7 +165,7 @@ class Worker:
         _set_limits(load)
         version = load_version(Path(load.directory), intra_threads=load.intra_threads, check_digests=load.check_digests)
         self._counts = LiveCounts(version.manifest.model, version.manifest.version)
-        self._api = InferenceApi(version, self._counts)
+        self._api = InferenceApi(version, self._counts, lambda: self._served)
         self._version = version
         return Done(call=load.call, text=self._held_back)
 
@@ -191,6 +201,32 @@ class Worker:
         if self._version is None:
             raise DeviceError("load_failed", "nothing is loaded")
         return self._version
+
+    # --- other models of this device ----------------------------------------------------------------------------------
+
+    def _set_routes(self, call: Routes, packet: Packet) -> None:
+        inboxes = [socket.socket(fileno=descriptor) for descriptor in packet.descriptors]
+        packet.descriptors.clear()
+        for inbox in self._inboxes.values():
+            inbox.close()
+        self._inboxes = {model.name: inbox for model, inbox in zip(call.models, inboxes, strict=True)}
+        self._served = call.models
+        self._reply(Done(call=call.call))
+
+    def _answers(self, head: RequestHead) -> bool:
+        """Whether a request is for this worker: for its own model, for the device, or for a model nobody serves."""
+        model = model_of(head)
+        own = self._version.manifest.model if self._version is not None else ""
+        return model is None or model == own or model not in self._inboxes
+
+    def _send_on(self, connection: Connection) -> bool:
+        model = model_of(connection.head) if connection.head is not None else None
+        try:
+            send_connection(self._inboxes[model or ""], connection.sock, bytes(connection.head_bytes))
+        except OSError as error:
+            _log.warning("connection_not_sent model=%s error=%s", model, error)
+            return False
+        return True
 
     # --- serving ------------------------------------------------------------------------------------------------------
 

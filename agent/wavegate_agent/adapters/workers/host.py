@@ -19,7 +19,7 @@ import msgspec
 from wavegate_agent.adapters.device.facts import frequency_mhz, temperature_c
 from wavegate_agent.adapters.device.process_memory import available_mb
 from wavegate_agent.adapters.workers.bench_driver import BenchDriver
-from wavegate_agent.adapters.workers.listening import ListeningSockets
+from wavegate_agent.adapters.workers.listening import DeviceSockets
 from wavegate_agent.adapters.workers.own_request import send_own_request
 from wavegate_agent.adapters.workers.process import WorkerProcess
 from wavegate_agent.adapters.workers.roles import (
@@ -46,13 +46,13 @@ _log = logging.getLogger(__name__)
 
 
 class WorkerHost:
-    """Owns the listening sockets of one slot for the life of the agent, and the worker processes behind them."""
+    """Owns the worker processes of one slot, and the inbox through which they get connections from other slots' workers."""
 
-    def __init__(self, slot: str, settings: WorkerSettings) -> None:
-        """Bind the sockets and start watching. Raises OSError when the sockets cannot be bound."""
+    def __init__(self, slot: str, settings: WorkerSettings, sockets: DeviceSockets) -> None:
+        """Open the inbox and start watching; `sockets` are the device's, shared by its slots."""
         self._slot = slot
         self._settings = settings
-        self._sockets = ListeningSockets(settings.unix_path, settings.tcp_port)
+        self._sockets = sockets.open(self._routes_changed)
         self._roles = WorkerRoles(slot, settings, self._sockets)
         self._pool = self._roles.pool
         self._load_ms = self._original_load_ms = 0.0
@@ -75,7 +75,7 @@ class WorkerHost:
     @property
     def tcp_port(self) -> int | None:
         """The TCP port bound on loopback, None without one."""
-        return self._sockets.tcp_port
+        return self._sockets.device.listening.tcp_port
 
     @property
     def priority(self) -> str:
@@ -304,6 +304,7 @@ class WorkerHost:
         try:
             taker.call(lambda call: Promote(call=call), timeout_s=_CALL_S, late="swap_failed")
             giver = self._roles.able_to_serve()
+            self._roles.post_routes(taker)
             if giver is not taker:
                 self._exchange(giver, taker)
         except DeviceError:
@@ -315,6 +316,8 @@ class WorkerHost:
             surplus = self._roles.settle(taker)
             self._roles.flipping = False
             self._roles.recover()  # it may have died since
+        self._sockets.serve(taker.manifest.model, taker.version)
+        self._routes_changed()
         for process in surplus:
             self._pool.end(process)
 
@@ -342,7 +345,7 @@ class WorkerHost:
         """Send a golden sample through the public socket; None when that says nothing about the version in charge."""
         with self._roles.lock:
             live = self._roles.live if self.in_charge else None
-        return send_own_request(live, self._settings.unix_path, sample) if live is not None else None
+        return send_own_request(live, self._sockets.device.listening.path, sample) if live is not None else None
 
     # --- counts -------------------------------------------------------------------------------------------------------
 
@@ -355,13 +358,16 @@ class WorkerHost:
         return self._roles.exits()
 
     def close(self) -> None:
-        """End all workers, after the requests they answer, and the listening sockets; twice is allowed."""
+        """End all workers, after the requests they answer, and the inbox; twice is allowed."""
         with self._roles.lock:
             if self._roles.closing:
                 return
             self._roles.closing = True
         self._pool.close()
         self._sockets.close()
+
+    def _routes_changed(self) -> None:
+        self._roles.post_routes(self._roles.able_to_serve())
 
     # --- small --------------------------------------------------------------------------------------------------------
 

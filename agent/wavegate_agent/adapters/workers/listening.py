@@ -1,25 +1,34 @@
-"""The listening sockets of one slot. They live in the agent, so clients can connect while no worker accepts."""
+"""The sockets that clients connect to, and the way from one model's worker to another's.
+
+All models of a device share its listening sockets: whichever worker is free accepts. A worker that finds a request for another
+model in a connection sends the connection, nothing of the request taken from it, to that model's *inbox*. Sockets and inboxes live
+in the agent: clients can connect, and connections can be sent on, while no worker is there to read them.
+"""
 
 import contextlib
 import os
 import socket
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["ListeningSockets"]
+from wavegate_agent.core.worker_messages import ServedModel
+
+__all__ = ["DeviceSockets", "ListeningSockets", "SlotSockets"]
 
 _BACKLOG = 256
 _UNIX_MODE = 0o660
 
 
 class ListeningSockets:
-    """A unix socket (mode 0660) and optionally a TCP socket on loopback.
+    """A unix socket at `path` (mode 0660) and optionally a TCP socket on loopback.
 
     Raises:
         OSError: another agent listens there, or the path cannot be bound.
     """
 
     def __init__(self, unix_path: Path, tcp_port: int | None) -> None:
-        self._path = unix_path
+        self.path = unix_path
         self._sockets = [_unix(unix_path)]
         if tcp_port is not None:
             try:
@@ -43,7 +52,82 @@ class ListeningSockets:
         for sock in self._sockets:
             sock.close()
         with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
+            self.path.unlink()
+
+
+class DeviceSockets:
+    """The listening sockets of a device, and which model is served by whom.
+
+    Args:
+        listening: owned from here on.
+    """
+
+    def __init__(self, listening: ListeningSockets) -> None:
+        self.listening = listening
+        self._lock = threading.Lock()
+        self._slots: list[SlotSockets] = []
+
+    def open(self, on_change: Callable[[], None]) -> "SlotSockets":
+        """An inbox for one more slot. `on_change`: called, on any thread, when another slot's model or version changed."""
+        slot = SlotSockets(self, on_change)
+        with self._lock:
+            self._slots.append(slot)
+        return slot
+
+    def routes(self) -> tuple[list[ServedModel], list[int]]:
+        """The models that are served, and for each the descriptor that leads to its inbox."""
+        with self._lock:
+            serving = [slot for slot in self._slots if slot.served.version]
+            return [slot.served for slot in serving], [slot.inbox.fileno() for slot in serving]
+
+    def changed(self, by: "SlotSockets", *, gone: bool = False) -> None:
+        """Tell every other slot that one slot serves something else now, or is gone."""
+        with self._lock:
+            if gone and by in self._slots:
+                self._slots.remove(by)
+            others = [slot for slot in self._slots if slot is not by]
+        for slot in others:
+            slot.on_change()
+
+    def close(self) -> None:
+        """Close the listening sockets; inboxes are closed by their slots."""
+        self.listening.close()
+
+
+class SlotSockets:
+    """What one slot's workers read from: the device's listening sockets, and the slot's own inbox.
+
+    Attributes:
+        served: model and version in charge; version 0 while there is none, and then nothing is sent to the inbox.
+        inbox: the end that other workers send to.
+    """
+
+    def __init__(self, device: DeviceSockets, on_change: Callable[[], None]) -> None:
+        self.device = device
+        self.on_change = on_change
+        self.served = ServedModel("", 0)
+        self.inbox, self._reader = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (self.inbox, self._reader):
+            end.setblocking(False)
+
+    @property
+    def descriptors(self) -> list[int]:
+        """To send along with `Serve`."""
+        return [*self.device.listening.descriptors, self._reader.fileno()]
+
+    def serve(self, model: str, version: int) -> None:
+        """Say what is served here from now on; version 0: nothing."""
+        served = ServedModel(model, version)
+        if served != self.served:
+            self.served = served
+            self.device.changed(self)
+
+    def close(self) -> None:
+        """Close the inbox: connections that nobody took from it end. Twice is allowed."""
+        self.served = ServedModel("", 0)
+        self.device.changed(self, gone=True)
+        self.inbox.close()
+        self._reader.close()
 
 
 def _unix(path: Path) -> socket.socket:

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from wavegate_agent.adapters.workers.listening import ListeningSockets
+from wavegate_agent.adapters.workers.listening import SlotSockets
 from wavegate_agent.adapters.workers.pool import WorkerPool
 from wavegate_agent.adapters.workers.process import WorkerProcess
-from wavegate_agent.core.worker_messages import Done, HandOver, Load, Reply, Serve
+from wavegate_agent.core.worker_messages import Done, HandOver, Load, Reply, Routes, Serve
 from wavegate_shared.manifest import Manifest
 
 __all__ = ["WorkerExit", "WorkerRoles", "WorkerSettings", "hand_over_call", "load_call", "serve_call"]
@@ -30,11 +30,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """How the workers of one slot listen and run.
+    """How the workers of one slot run.
 
     Attributes:
-        unix_path: the inference API's socket.
-        tcp_port: also on 127.0.0.1; 0 for any free port, None for none.
         intra_threads: threads of one inference.
         concurrency: inferences at once.
         nice_candidate: nice value of a candidate, on top of SCHED_IDLE; 0 leaves candidates at live priority.
@@ -47,8 +45,6 @@ class WorkerSettings:
         round_runs, round_limit_s: the same of a bench round, which has at least `round_least` pairs.
     """
 
-    unix_path: Path
-    tcp_port: int | None = None
     intra_threads: int = 1
     concurrency: int = 2
     nice_candidate: int = 19
@@ -89,7 +85,7 @@ class WorkerRoles:
         crashes: how often a live worker ended by itself.
     """
 
-    def __init__(self, slot: str, settings: WorkerSettings, sockets: ListeningSockets) -> None:
+    def __init__(self, slot: str, settings: WorkerSettings, sockets: SlotSockets) -> None:
         self.lock = threading.RLock()
         self.live: WorkerProcess | None = None
         self.serving: WorkerProcess | None = None
@@ -113,6 +109,12 @@ class WorkerRoles:
         """The worker that serves now, None while there is none."""
         with self.lock:
             return self.serving if self.serving is not None and not self.serving.ended else None
+
+    def post_routes(self, process: WorkerProcess | None) -> None:
+        """Tell a worker which models this device serves; before it serves, and after each change."""
+        if process is not None and not process.ended:
+            models, inboxes = self._sockets.device.routes()
+            process.post(lambda call: Routes(call=call, models=models), inboxes)
 
     def exits(self) -> list[WorkerExit]:
         """Workers that ended by themselves since the last call."""
@@ -167,6 +169,7 @@ class WorkerRoles:
             self.serving = None
             if self.standby is not None and not self.standby.ended:
                 self.serving = self.standby
+                self.post_routes(self.standby)
                 self.standby.post(serve_call(peer=False), self._sockets.descriptors)
         if self._replacement is None:
             self._schedule_restart()
@@ -199,6 +202,7 @@ class WorkerRoles:
                 process.kill()  # its end schedules the next try
                 return
             giver = self.able_to_serve()
+            self.post_routes(process)
             self._replacement = None
             self.live = self.serving = process
             process.must_answer = True

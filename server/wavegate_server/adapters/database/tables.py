@@ -31,6 +31,7 @@ __all__ = [
     "DeviceEvent",
     "DeviceReport",
     "DeviceRollup",
+    "DeviceSlot",
     "EnrolToken",
     "FleetRollup",
     "GateDecision",
@@ -69,11 +70,11 @@ class Device(SQLModel, table=True):
     enrolled_at: datetime | None = time_column(nullable=True)
     last_seen: datetime | None = time_column(nullable=True)
     agent_version: str = ""
-    running: dict[str, Any] = json_column()  # slot -> {"model","version","sha256","standby_version","state"}
     facts: dict[str, Any] = json_column()
     quarantined: dict[str, Any] = json_column()  # {"digests": [...]}
     clock: str = "ok"
     assignment_seq: int = 0  # highest the device said it accepted
+    slot_label: str = ""  # what an agent of release 0.1 calls its only slot; empty: slots are called by their models
     revision: int = 1
 
 
@@ -101,19 +102,34 @@ class RevokedCertificate(SQLModel, table=True):
 
 
 class DeviceAssignment(SQLModel, table=True):
-    """The newest signed assignment of each device, as sent: what a hello is answered with."""
+    """The newest signed assignment of each device, as sent: what a hello is answered with. Its parts are `DeviceSlot`s."""
 
     __tablename__ = "device_assignment"
     device_id: str = Field(primary_key=True)
     seq: int
-    rollout_id: str | None = None
-    wave: int | None = None
-    model: str = ""
-    version: int = 0
     envelope: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     issued_at: datetime = time_column()
     expires_at: datetime = time_column()
     acknowledged: bool = False  # the device said it accepted this seq
+
+
+class DeviceSlot(SQLModel, table=True):
+    """One model of one device: what the device says it runs, and what it was assigned."""
+
+    __tablename__ = "device_slot"
+    __table_args__ = (Index("ix_device_slot_model", "model", "version"),)
+    device_id: str = Field(primary_key=True)
+    model: str = Field(primary_key=True)
+    version: int = 0  # what it says; 0: nothing of this model serves
+    sha256: str = ""
+    standby_version: int = 0
+    state: str = ""  # of the agent's machine; empty: never said
+    assigned_version: int = 0  # 0: none assigned
+    seq: int = 0  # of the assignment that first held this entry
+    rollout_id: str | None = None
+    wave: int | None = None
+    removed: bool = False  # assigned to be taken away
+    entry: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))  # a `SlotAssignment`, JSON
 
 
 class DeviceEvent(SQLModel, table=True):

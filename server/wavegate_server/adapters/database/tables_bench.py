@@ -11,7 +11,7 @@ __all__ = ["BenchArtifact", "BenchCandidate", "BenchRound"]
 
 
 class BenchRound(SQLModel, table=True):
-    """Candidates measured beside their original on one device of a class. `previous`: the order that stood there before."""
+    """Candidates measured beside their original on one device of a class."""
 
     __tablename__ = "bench_round"
     id: str = Field(primary_key=True)
@@ -23,7 +23,6 @@ class BenchRound(SQLModel, table=True):
     timeout_s: float  # for one candidate, from the order to the report
     wait_s: float  # for a device
     listed: bool = False  # its targets stand in the release list
-    previous: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
     created_at: datetime = time_column()
     created_by: str = ""
     started_at: datetime | None = time_column(nullable=True)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, or_, select, true
 from sqlmodel import Session
 
+from wavegate_server.adapters.reads.device_slots import SlotRow, shown, slot_rows
 from wavegate_server.adapters.reads.fleet import DeviceRow, device_row
 from wavegate_server.adapters.reads.page import MAX_LIMIT, Page, columns, cursor_text, cursor_value, rows
 from wavegate_server.adapters.reads.rollouts import said_by_gate
@@ -31,20 +32,12 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class SlotRow:
-    """What one slot of the device runs."""
-
-    slot: str
-    model: str
-    version: int
-    standby_version: int
-    state: str
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
 class DeviceDetail:
-    """The head of a device's page. `bytes_fetched` is over all its reports; `facts` are what it said of itself."""
+    """The head of a device's page: of one of its models, and of the device.
+
+    `bytes_fetched` and `requests_served` are over all its models; `assigned_version` is of the model that `row` shows,
+    `assigned_seq` the newest assignment of the device. `facts` are what it said of itself.
+    """
 
     row: DeviceRow
     slots: tuple[SlotRow, ...]
@@ -140,6 +133,8 @@ SENTENCES: dict[str, str] = {
     "proven_again": "It is back on v{version}, which had proved itself here before on {served} live requests; golden set passed.",
     "refused": "It refused v{version} before the swap ({code}: {detail}) and went on serving v{active}.",
     "reverted": "It went back from v{version} to v{active} by itself ({code}: {detail}).",
+    "removal": "The newest assignment (number {seq}) takes {model} away from this device.",
+    "removed": "It took {model} away.",
     "deferred": "It put v{version} off ({code}: {detail}).",
     "benched": "It measured v{version} as a candidate beside its original; that changed nothing.",
     "broken": "No version could serve after v{version} was tried ({code}: {detail}).",
@@ -149,8 +144,8 @@ SENTENCES: dict[str, str] = {
 """English text of every `WhyStep.code`."""
 
 
-def device_detail(session: Session, now: datetime, device_id: str) -> DeviceDetail:
-    """Everything the head of a device's page shows.
+def device_detail(session: Session, now: datetime, device_id: str, model: str | None = None) -> DeviceDetail:
+    """Everything the head of a device's page shows; figures are of `model`, or of the one that stands for the device.
 
     Raises:
         UsageError: `not_found`.
@@ -161,11 +156,10 @@ def device_detail(session: Session, now: datetime, device_id: str) -> DeviceDeta
     rollup = columns("device_rollup")
     served = select(func.sum(rollup.requests)).where(rollup.device_id == device_id, rollup.level == 86400)
     newest = rows(session, select(assignment.device_id.table).where(assignment.device_id == device_id))
+    line = device_row(session, now, device_id, model)
     return DeviceDetail(
-        row=device_row(session, now, device_id),
-        slots=tuple(
-            _slot_row(name, slot) for name, slot in sorted((row.running or {}).items()) if isinstance(slot, dict)
-        ),
+        row=line,
+        slots=line.slots,
         facts=dict(row.facts or {}),
         quarantined=tuple((row.quarantined or {}).get("digests") or ()),
         labels={str(k): str(v) for k, v in ((row.groups or {}).get("labels") or {}).items()},
@@ -175,7 +169,7 @@ def device_detail(session: Session, now: datetime, device_id: str) -> DeviceDeta
         bytes_fetched=int(fetched or 0),
         requests_served=int(rows(session, served)[0][0] or 0),
         assignment_seq=row.assignment_seq,
-        assigned_version=newest[0].version if newest else 0,
+        assigned_version=shown(line.slots, model or line.model or None).assigned_version,
         assigned_seq=newest[0].seq if newest else 0,
         acknowledged=bool(newest and newest[0].acknowledged),
     )
@@ -200,37 +194,48 @@ def device_events(session: Session, device_id: str, *, cursor: str | None = None
     return Page(items, cursor_text(items[-1].id) if len(found) > limit else None)
 
 
-def device_history(session: Session, device_id: str, *, limit: int = 50) -> tuple[HistoryRow, ...]:
-    """How the device's assignments ended, newest first, from its signed reports."""
+def device_history(
+    session: Session, device_id: str, *, limit: int = 50, model: str | None = None
+) -> tuple[HistoryRow, ...]:
+    """How the device's assignments (of one model) ended, newest first, from its signed reports."""
     report = columns("device_report")
-    query = select(report.id.table).where(report.device_id == device_id).order_by(report.id.desc())
+    query = (
+        select(report.id.table).where(report.device_id == device_id, _about(report, model)).order_by(report.id.desc())
+    )
     return tuple(_history_row(row) for row in rows(session, query.limit(limit)))
 
 
-def device_why(session: Session, device_id: str) -> DeviceWhy:
-    """The chain of reasons for the version a device runs: what runs, who assigned it, how it went, what the gate said.
+def device_why(session: Session, device_id: str, model: str | None = None) -> DeviceWhy:
+    """The chain of reasons for the version of a model that a device runs: what runs, who assigned it, how it went, what the gate said.
+
+    Args:
+        session: an open read.
+        device_id: which device.
+        model: None: the one that stands for the device.
 
     Raises:
         UsageError: `not_found`.
     """
     row = _device(session, device_id)
-    slots = [_slot_row(name, slot) for name, slot in sorted((row.running or {}).items()) if isinstance(slot, dict)]
-    running = slots[0] if slots else SlotRow("", "", 0, 0, "", "")
+    slots = slot_rows(session, [device_id]).get(device_id, ())
+    if model is not None and all(slot.model != model for slot in slots):
+        raise UsageError("not_found", f"device {device_id!r} has no model {model!r}")
+    running = shown(slots, model)
     steps: list[WhyStep] = []
     if running.version:
         steps.append(_step("running", row.last_seen, model=running.model, version=running.version))
     assignment = columns("device_assignment")
     newest = rows(session, select(assignment.device_id.table).where(assignment.device_id == device_id))
-    if newest:
-        steps += _assignment_steps(newest[0])
-    history = device_history(session, device_id, limit=3)
-    bodies = _bodies(session, device_id, 3)
+    if newest and running.seq:
+        steps += _assignment_steps(running, newest[0])
+    history = device_history(session, device_id, limit=3, model=running.model or None)
+    bodies = _bodies(session, device_id, 3, running.model or None)
     steps += [
         _report_step(entry, row, _served_before(session, device_id, entry))
         for entry, row in zip(history, bodies, strict=True)
     ]
-    if newest and newest[0].rollout_id:
-        steps += _rollout_steps(session, newest[0].rollout_id)
+    if running.rollout_id:
+        steps += _rollout_steps(session, running.rollout_id)
     if not steps:
         steps.append(_step("nothing", row.created_at))
     return DeviceWhy(device_id, running.model, running.version, tuple(steps))
@@ -242,17 +247,6 @@ def _device(session: Session, device_id: str) -> Any:
     if not found:
         raise UsageError("not_found", Sentence("missing.device", name=repr(device_id)))
     return found[0]
-
-
-def _slot_row(name: str, slot: dict[str, Any]) -> SlotRow:
-    return SlotRow(
-        slot=name,
-        model=slot.get("model") or "",
-        version=slot.get("version") or 0,
-        standby_version=slot.get("standby_version") or 0,
-        state=slot.get("state") or "",
-        sha256=slot.get("sha256") or "",
-    )
 
 
 def _history_row(row: Any) -> HistoryRow:
@@ -277,19 +271,29 @@ def _history_row(row: Any) -> HistoryRow:
     )
 
 
-def _bodies(session: Session, device_id: str, limit: int) -> list[dict[str, Any]]:
+def _about(report: Any, model: str | None) -> ColumnElement[bool]:
+    return true() if model is None else or_(report.model == model, report.model == "")
+
+
+def _bodies(session: Session, device_id: str, limit: int, model: str | None) -> list[dict[str, Any]]:
     report = columns("device_report")
-    query = select(report.body).where(report.device_id == device_id).order_by(report.id.desc()).limit(limit)
+    query = select(report.body).where(report.device_id == device_id, _about(report, model))
+    query = query.order_by(report.id.desc()).limit(limit)
     return [dict(body or {}) for (body,) in rows(session, query)]
 
 
-def _assignment_steps(row: Any) -> list[WhyStep]:
-    places = {"seq": row.seq, "model": row.model, "version": row.version}
-    if row.rollout_id:
-        first = _step("assigned", row.issued_at, rollout=row.rollout_id, wave=_wave(row.wave), **places)
+def _assignment_steps(slot: SlotRow, newest: Any) -> list[WhyStep]:
+    """What the model was assigned; the time is known while no assignment of another model came after it."""
+    at = newest.issued_at if newest.seq == slot.seq else None
+    places = {"seq": slot.seq, "model": slot.model, "version": slot.assigned_version}
+    if slot.removed:
+        first = _step("removal", at, **places)
+    elif slot.rollout_id:
+        first = _step("assigned", at, rollout=slot.rollout_id, wave=_wave(slot.wave), **places)
     else:
-        first = _step("assigned_directly", row.issued_at, **places)
-    return [first] if row.acknowledged else [first, _step("unacknowledged", None)]
+        first = _step("assigned_directly", at, **places)
+    waits = newest.seq == slot.seq and not newest.acknowledged
+    return [first, _step("unacknowledged", None)] if waits else [first]
 
 
 def _served_before(session: Session, device_id: str, entry: HistoryRow) -> int:
@@ -314,6 +318,7 @@ def _report_step(entry: HistoryRow, body: dict[str, Any], served_before: int) ->
         entry.outcome if entry.outcome in SENTENCES else "deferred",
         entry.at,
         rollout=entry.rollout or "",
+        model=entry.model,
         version=entry.version,
         active=entry.active_version,
         served=entry.served,

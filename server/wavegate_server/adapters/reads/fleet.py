@@ -10,15 +10,14 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Subquery, case, func, or_, select
 from sqlmodel import Session
 
+from wavegate_server.adapters.reads.device_slots import SlotRow, running_on, shown, slot_rows, slot_totals
 from wavegate_server.adapters.reads.page import MAX_LIMIT, Page, columns, cursor_text, cursor_value, rows, unix_s
 from wavegate_server.core.sentences import Sentence
-from wavegate_shared.assignment import DEFAULT_SLOT
 from wavegate_shared.errors import UsageError
 from wavegate_shared.histogram import Histogram
-from wavegate_shared.states import DeviceState
 
 __all__ = [
     "OFFLINE_AFTER_S",
@@ -57,10 +56,6 @@ class Health(StrEnum):
     REVOKED = "revoked"
 
 
-_RESTING = (DeviceState.IDLE, DeviceState.COMMITTED)
-_TROUBLED = (DeviceState.REVERTING, DeviceState.FALLBACK, DeviceState.BROKEN)
-
-
 @dataclass(frozen=True, slots=True)
 class DeviceFilter:
     """Which devices: None is any. `text` is looked for in the id, `version` counts only with a `model`.
@@ -97,7 +92,14 @@ class Recent:
 
 @dataclass(frozen=True, slots=True)
 class DeviceRow:
-    """One line of the fleet table. `phase` is the agent's own state name, `version` 0: nothing runs yet."""
+    """One line of the fleet table.
+
+    Attributes:
+        model, version, standby_version, phase: of the model that stands for the device, see `device_slots.shown`; `phase` is the
+            agent's own state name, `version` 0: nothing runs yet.
+        slots: all its models.
+        recent: figures of `model`.
+    """
 
     id: str
     health: Health
@@ -113,6 +115,7 @@ class DeviceRow:
     last_seen: datetime | None
     revision: int
     bench: bool = False
+    slots: tuple[SlotRow, ...] = ()
     recent: Recent = field(default_factory=Recent)
 
 
@@ -143,19 +146,17 @@ class FleetSummary:
     score: float | None
 
 
-def health_column(now: datetime) -> ColumnElement[str]:
-    """The SQL expression of `Health`, so that filters and counts run in the database."""
+def health_column(now: datetime, totals: Subquery) -> ColumnElement[str]:
+    """The SQL expression of `Health` over devices outer-joined with `slot_totals()`, so that filters run in the database."""
     device = columns("device")
-    phase = device.running[(DEFAULT_SLOT, "state")].as_string()
-    version = device.running[(DEFAULT_SLOT, "version")].as_integer()
     silent = or_(device.last_seen.is_(None), device.last_seen < now - timedelta(seconds=OFFLINE_AFTER_S))
     return case(
         (device.state == "revoked", Health.REVOKED.value),
         (device.state == "pending", Health.PENDING.value),
         (silent, Health.OFFLINE.value),
-        (or_(phase.in_(_TROUBLED), device.clock != "ok"), Health.ATTENTION.value),
-        (and_(phase.is_not(None), phase.not_in(_RESTING)), Health.UPDATING.value),
-        (func.coalesce(version, 0) == 0, Health.EMPTY.value),
+        (or_(totals.c.troubled > 0, device.clock != "ok"), Health.ATTENTION.value),
+        (totals.c.updating > 0, Health.UPDATING.value),
+        (func.coalesce(totals.c.version, 0) == 0, Health.EMPTY.value),
         else_=Health.SERVING.value,
     )
 
@@ -163,8 +164,11 @@ def health_column(now: datetime) -> ColumnElement[str]:
 def fleet_summary(session: Session, now: datetime) -> FleetSummary:
     """Counts by health and version, the filters' choices, and the fleet's recent latency and accuracy."""
     device = columns("device")
-    health = health_column(now)
-    counted = {Health(name): int(n) for name, n in rows(session, select(health, func.count()).group_by(health))}
+    health, joined = _health(now)
+    counted = {
+        Health(name): int(n)
+        for name, n in rows(session, select(health, func.count()).select_from(joined).group_by(health))
+    }
     totals = _fleet_totals(session, now)
     return FleetSummary(
         total=sum(counted.values()),
@@ -186,61 +190,79 @@ def device_rows(
         UsageError: `invalid`, for a cursor that is not ours.
     """
     device = columns("device")
-    health = health_column(now).label("health")
+    health, joined = _health(now)
     limit = max(1, min(limit, MAX_LIMIT))
-    query = select(device.id.table, health).where(*_conditions(chosen, now)).order_by(device.id).limit(limit + 1)
+    query = select(device.id.table, health).select_from(joined).where(*_conditions(chosen, health))
+    query = query.order_by(device.id).limit(limit + 1)
     if cursor:
         query = query.where(device.id > cursor_value(cursor))
     found = rows(session, query)
-    recent = recent_figures(session, now, {row.id: _slot(row.running).get("version") or 0 for row in found[:limit]})
-    items = tuple(_row(row, recent.get(row.id, Recent())) for row in found[:limit])
+    items = _device_rows(session, now, found[:limit], chosen.model)
     return Page(items, cursor_text(items[-1].id) if len(found) > limit else None)
 
 
 def device_ids(session: Session, now: datetime, chosen: DeviceFilter) -> list[str]:
     """The ids of all devices that fit, in order: what a rollout's selection becomes."""
     device = columns("device")
-    query = select(device.id).where(*_conditions(chosen, now)).order_by(device.id)
+    health, joined = _health(now)
+    query = select(device.id).select_from(joined).where(*_conditions(chosen, health)).order_by(device.id)
     return [str(name) for (name,) in rows(session, query)]
 
 
-def device_row(session: Session, now: datetime, device_id: str) -> DeviceRow:
-    """One device's line of the table.
+def device_row(session: Session, now: datetime, device_id: str, model: str | None = None) -> DeviceRow:
+    """One device's line of the table, with the figures of `model` where one is named.
 
     Raises:
         UsageError: `not_found`.
     """
     device = columns("device")
-    query = select(device.id.table, health_column(now).label("health")).where(device.id == device_id)
+    health, joined = _health(now)
+    query = select(device.id.table, health).select_from(joined).where(device.id == device_id)
     found = rows(session, query)
     if not found:
         raise UsageError("not_found", Sentence("missing.device", name=repr(device_id)))
-    recent = recent_figures(session, now, {device_id: _slot(found[0].running).get("version") or 0})
-    return _row(found[0], recent.get(device_id, Recent()))
+    return _device_rows(session, now, found, model)[0]
 
 
-def recent_figures(session: Session, now: datetime, versions: dict[str, int]) -> dict[str, Recent]:
+def _health(now: datetime) -> tuple[Any, Any]:
+    """The health column, and what to select it from."""
+    totals = slot_totals()
+    device = columns("device")
+    return health_column(now, totals).label("health"), device.id.table.outerjoin(
+        totals, totals.c.device_id == device.id
+    )
+
+
+def _device_rows(session: Session, now: datetime, found: list[Any], model: str | None) -> tuple[DeviceRow, ...]:
+    slots = slot_rows(session, [row.id for row in found])
+    chosen = {row.id: shown(slots.get(row.id, ()), model) for row in found}
+    recent = recent_figures(session, now, {name: (slot.model, slot.version) for name, slot in chosen.items()})
+    return tuple(_row(row, chosen[row.id], slots.get(row.id, ()), recent.get(row.id, Recent())) for row in found)
+
+
+def recent_figures(session: Session, now: datetime, versions: dict[str, tuple[str, int]]) -> dict[str, Recent]:
     """The last `RECENT_MIN` minutes of some devices.
 
     Args:
         session: an open read.
         now: aware UTC.
-        versions: device id -> version it runs; figures are of that version, the sparkline of all.
+        versions: device id -> (model, version it runs); figures are of that version, the sparkline of all of the model.
     """
     if not versions:
         return {}
     rollup = columns("device_rollup")
     first = unix_s(now) // _MINUTE_S * _MINUTE_S - (RECENT_MIN - 1) * _MINUTE_S
     query = select(
-        rollup.device_id, rollup.bucket, rollup.version, rollup.requests, rollup.errors, rollup.latency,
+        rollup.device_id, rollup.slot, rollup.bucket, rollup.version, rollup.requests, rollup.errors, rollup.latency,
         rollup.score_sum, rollup.score_count,
     ).where(
-        rollup.device_id.in_(versions), rollup.level == _MINUTE_S, rollup.bucket >= first, rollup.slot == DEFAULT_SLOT
+        rollup.device_id.in_(versions), rollup.level == _MINUTE_S, rollup.bucket >= first
     )  # fmt: skip
     by_device: dict[str, list[Any]] = {}
     for row in rows(session, query):
-        by_device.setdefault(row.device_id, []).append(row)
-    return {name: _recent(found, versions[name], first, unix_s(now)) for name, found in by_device.items()}
+        if row.slot == versions[row.device_id][0]:
+            by_device.setdefault(row.device_id, []).append(row)
+    return {name: _recent(found, versions[name][1], first, unix_s(now)) for name, found in by_device.items()}
 
 
 def _recent(found: list[Any], version: int, first: int, now_s: int) -> Recent:
@@ -279,43 +301,36 @@ def _decoded(data: bytes) -> Histogram:
     return Histogram.decode(data)
 
 
-def _row(row: Any, recent: Recent) -> DeviceRow:
-    slot = _slot(row.running)
+def _row(row: Any, slot: SlotRow, slots: tuple[SlotRow, ...], recent: Recent) -> DeviceRow:
     return DeviceRow(
         id=row.id,
         health=Health(row.health),
         state=row.state,
         hardware_class=row.hardware_class,
         site=row.site,
-        model=slot.get("model") or "",
-        version=slot.get("version") or 0,
-        standby_version=slot.get("standby_version") or 0,
-        phase=slot.get("state") or "",
+        model=slot.model if slot.version else "",
+        version=slot.version,
+        standby_version=slot.standby_version,
+        phase=slot.state,
         agent_version=row.agent_version,
         clock=row.clock,
         last_seen=row.last_seen,
         revision=row.revision,
         bench=row.bench,
+        slots=slots,
         recent=recent,
     )
 
 
-def _slot(running: dict[str, Any] | None) -> dict[str, Any]:
-    slot = (running or {}).get(DEFAULT_SLOT)
-    return slot if isinstance(slot, dict) else {}
-
-
-def _conditions(chosen: DeviceFilter, now: datetime) -> list[ColumnElement[bool]]:
+def _conditions(chosen: DeviceFilter, health: ColumnElement[str]) -> list[ColumnElement[bool]]:
     device = columns("device")
     wanted: list[ColumnElement[bool]] = []
     if chosen.text:
         wanted.append(device.id.icontains(chosen.text, autoescape=True))
     if chosen.health is not None:
-        wanted.append(health_column(now) == chosen.health.value)
+        wanted.append(health == chosen.health.value)
     if chosen.model is not None:
-        wanted.append(device.running[(DEFAULT_SLOT, "model")].as_string() == chosen.model)
-        if chosen.version is not None:
-            wanted.append(device.running[(DEFAULT_SLOT, "version")].as_integer() == chosen.version)
+        wanted.append(running_on(device.id, chosen.model, chosen.version))
     plain = ((device.hardware_class, chosen.hardware_class), (device.site, chosen.site), (device.state, chosen.state))
     wanted += [column == value for column, value in plain if value is not None]
     wanted += [device.groups[("labels", key)].as_string() == value for key, value in chosen.labels]
@@ -324,11 +339,10 @@ def _conditions(chosen: DeviceFilter, now: datetime) -> list[ColumnElement[bool]
 
 def version_shares(session: Session) -> tuple[VersionShare, ...]:
     """How many active devices run each version, by model and version."""
-    device = columns("device")
-    model = device.running[(DEFAULT_SLOT, "model")].as_string()
-    version = device.running[(DEFAULT_SLOT, "version")].as_integer()
-    query = select(model, version, func.count()).where(version > 0, device.state == "active")
-    found = rows(session, query.group_by(model, version).order_by(model, version))
+    device, slot = columns("device"), columns("device_slot")
+    query = select(slot.model, slot.version, func.count()).join(device.id.table, device.id == slot.device_id)
+    query = query.where(slot.version > 0, device.state == "active")
+    found = rows(session, query.group_by(slot.model, slot.version).order_by(slot.model, slot.version))
     return tuple(VersionShare(str(name), int(number), int(n)) for name, number, n in found)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlmodel import Session
 
+from wavegate_server.adapters.reads.device_slots import shown_model
 from wavegate_server.adapters.reads.page import columns, rows, unix_ms, unix_s
-from wavegate_shared.assignment import DEFAULT_SLOT
 from wavegate_shared.errors import UsageError
 from wavegate_shared.histogram import Histogram
 from wavegate_shared.states import DeviceState
@@ -52,6 +52,7 @@ class DeviceSeries:
     """
 
     device: str
+    model: str
     start_s: int
     end_s: int
     level: int
@@ -82,8 +83,17 @@ class _Point:
     version: int = 0
 
 
-def device_series(session: Session, now: datetime, device_id: str, *, range_s: int) -> DeviceSeries:
-    """A device's series over the last `range_s` seconds.
+def device_series(
+    session: Session, now: datetime, device_id: str, *, range_s: int, model: str | None = None
+) -> DeviceSeries:
+    """A device's series of one model over the last `range_s` seconds.
+
+    Args:
+        session: an open read.
+        now: aware UTC.
+        device_id: which device.
+        range_s: how far back, at least 60.
+        model: None: the one its line in the fleet table shows.
 
     Raises:
         UsageError: `invalid` for a range below a minute; `not_found` for an unknown device.
@@ -94,22 +104,25 @@ def device_series(session: Session, now: datetime, device_id: str, *, range_s: i
     if not rows(session, select(device.id).where(device.id == device_id)):
         raise UsageError("not_found", f"no device {device_id!r}")
     start = now - timedelta(seconds=range_s)
+    model = model or shown_model(session, device_id)
     if range_s <= _RAW_S:
-        level, found = 0, _raw(session, device_id, start)
+        level, found = 0, _raw(session, device_id, model, start)
         step = _raw_step(found, range_s)
     else:
         level = next((size for size in _LEVELS if range_s / size < MAX_POINTS), _LEVELS[-1])
-        found = _rollups(session, device_id, level, start)
+        found = _rollups(session, device_id, model, level, start)
         step = level
-    return _columns(device_id, (unix_s(start), unix_s(now)), (level, step), found, _swaps(session, device_id, start))
+    return _columns(
+        (device_id, model), (unix_s(start), unix_s(now)), (level, step), found, _swaps(session, device_id, model, start)
+    )
 
 
-def _raw(session: Session, device_id: str, start: datetime) -> list[Any]:
+def _raw(session: Session, device_id: str, model: str, start: datetime) -> list[Any]:
     window = columns("telemetry_window")
     query = select(
         (window.start / 1000).label("at"), window.seconds, window.version, window.requests, window.errors,
         window.latency, window.score_sum, window.score_count, window.rss_mb, window.anon_mb,
-    ).where(window.start >= unix_ms(start), window.device_id == device_id, window.slot == DEFAULT_SLOT)  # fmt: skip
+    ).where(window.start >= unix_ms(start), window.device_id == device_id, window.slot == model)  # fmt: skip
     return rows(session, query.order_by(window.start))
 
 
@@ -119,20 +132,20 @@ def _raw_step(found: list[Any], range_s: int) -> int:
     return next((s for s in _RAW_STEPS if s >= widest and range_s / s < MAX_POINTS), _RAW_STEPS[-1])
 
 
-def _rollups(session: Session, device_id: str, level: int, start: datetime) -> list[Any]:
+def _rollups(session: Session, device_id: str, model: str, level: int, start: datetime) -> list[Any]:
     rollup = columns("device_rollup")
     first = unix_s(start) // level * level
     query = select(
         rollup.bucket.label("at"), rollup.version, rollup.requests, rollup.errors, rollup.latency,
         rollup.score_sum, rollup.score_count, rollup.rss_mb, rollup.anon_mb,
     ).where(
-        rollup.device_id == device_id, rollup.level == level, rollup.bucket >= first, rollup.slot == DEFAULT_SLOT
+        rollup.device_id == device_id, rollup.level == level, rollup.bucket >= first, rollup.slot == model
     )  # fmt: skip
     return rows(session, query.order_by(rollup.bucket, rollup.version))
 
 
 def _columns(
-    device_id: str, span: tuple[int, int], grain: tuple[int, int], found: list[Any], swaps: tuple[Swap, ...]
+    whose: tuple[str, str], span: tuple[int, int], grain: tuple[int, int], found: list[Any], swaps: tuple[Swap, ...]
 ) -> DeviceSeries:
     level, step = grain
     points: dict[int, _Point] = {}
@@ -141,7 +154,8 @@ def _columns(
     times = tuple(range(min(points), max(points) + step, step)) if points else ()
     line = [points.get(at) for at in times]
     return DeviceSeries(
-        device=device_id,
+        device=whose[0],
+        model=whose[1],
         start_s=span[0],
         end_s=span[1],
         level=level,
@@ -176,10 +190,11 @@ def _greater(one: float | None, other: float | None) -> float | None:
     return other if one is None else one if other is None else max(one, other)
 
 
-def _swaps(session: Session, device_id: str, start: datetime) -> tuple[Swap, ...]:
+def _swaps(session: Session, device_id: str, model: str, start: datetime) -> tuple[Swap, ...]:
     event = columns("device_event")
     query = select(event.at, event.version, event.state).where(
         event.device_id == device_id,
+        event.model == model,
         event.at >= start,
         event.kind == "state",
         event.state.in_((DeviceState.PROBATION, DeviceState.REVERTING)),

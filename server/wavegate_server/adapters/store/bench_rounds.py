@@ -26,6 +26,7 @@ from wavegate_server.adapters.database.tables import (
 )
 from wavegate_server.adapters.reads.page import MAX_LIMIT, Page, cursor_text, cursor_value
 from wavegate_server.adapters.store import audit
+from wavegate_server.adapters.store.device_slots import slots_of
 from wavegate_server.core.rollout.plan import UNFINISHED
 from wavegate_shared.errors import UsageError
 from wavegate_shared.manifest import MODEL_NAME, Manifest, encode_manifest
@@ -171,7 +172,7 @@ def round_document(session: Session, round_id: str) -> dict[str, Any]:
     """
     found = get_round(session, round_id)
     original, *rest = candidates_of(session, round_id)
-    about = found.model_dump(exclude={"previous"}) | {"class": found.hardware_class, "device": found.device_id}
+    about = found.model_dump() | {"class": found.hardware_class, "device": found.device_id}
     shown = [_with_report(session, row) for row in rest]
     return {**about, "original_size_bytes": original.size_bytes, "candidates": shown}
 
@@ -227,7 +228,7 @@ def free_device(session: Session, hardware_class: str, now: datetime) -> Device 
         col(Device.id).not_in(rolling),
     )
     for device in session.exec(query.order_by(col(Device.last_seen).desc(), col(Device.id))):
-        if all(str(slot.get("state", "")) in _AT_REST for slot in device.running.values()):
+        if all(slot.state in _AT_REST for slot in slots_of(session, device.id).values()):
             return device
     return None
 

@@ -16,15 +16,16 @@ from wavegate_server.adapters.database.tables import (
     DeviceAssignment,
     DeviceEvent,
     DeviceReport,
+    DeviceSlot,
     Rollout,
     RolloutDevice,
 )
 from wavegate_server.adapters.store.assignments import enqueue
 from wavegate_server.adapters.store.audit import bump_revision
+from wavegate_server.adapters.store.device_slots import note_report, note_state, say_inventory, slots_of
 from wavegate_server.core.gate.policy import parse_policy
 from wavegate_server.core.ingest import MAX_COUNT
 from wavegate_server.core.rollout.progress import Progress, after_report, after_restore_report, after_state
-from wavegate_shared.assignment import DEFAULT_SLOT
 from wavegate_shared.states import AssignmentState
 from wavegate_shared.topics import Topics
 from wavegate_shared.wire import Hello, Report, StateEvent
@@ -74,7 +75,7 @@ class DeviceMessageStore:
 
     def _hello(self, session: Session, device: Device, hello: Hello, now: datetime) -> None:
         device.agent_version = hello.agent_version
-        device.running = {name: msgspec.to_builtins(slot) for name, slot in hello.slots.items()}
+        say_inventory(session, device, hello.slots)
         device.facts = dict(hello.facts)
         device.quarantined = {"digests": list(hello.quarantined)}
         device.clock = hello.clock
@@ -104,9 +105,9 @@ def _state(session: Session, device: Device, event: StateEvent, now: datetime) -
             detail=event.detail,
         )
     )
-    _note_state(device, event.slot, event.state.value)
+    note_state(session, device, event)
     _accepted(session, device, event.assignment_seq)
-    row = _row_of(session, device.id, event.assignment_seq)
+    row = _row_of(session, device.id, event.assignment_seq, event.model)
     if row is not None and row.rollback_seq == 0:
         if event.live_requests is not None:
             row.live_requests = min(event.live_requests, MAX_COUNT)
@@ -154,9 +155,9 @@ def _report(session: Session, device: Device, verified: Verified, now: datetime)
             detail=report.detail,
         )
     )
-    _note_version(device, report)
+    note_report(session, device, report)
     _accepted(session, device, report.assignment_seq)
-    row = _row_of(session, device.id, report.assignment_seq)
+    row = _row_of(session, device.id, report.assignment_seq, report.model)
     if row is None:
         return
     current = AssignmentState(row.state)
@@ -168,13 +169,18 @@ def _report(session: Session, device: Device, verified: Verified, now: datetime)
         _move(session, row, after_report(current, report.outcome), at, now, report)
 
 
-def _row_of(session: Session, device_id: str, seq: int) -> RolloutDevice | None:
-    """The row whose order or rollback order this `seq` is; 0 and direct orders have none."""
+def _row_of(session: Session, device_id: str, seq: int, model: str) -> RolloutDevice | None:
+    """The row whose assignment or rollback of `model` this `seq` is; 0 and direct assignments have none."""
     if seq == 0:
         return None
-    query = select(RolloutDevice).where(
-        RolloutDevice.device_id == device_id,
-        (col(RolloutDevice.assignment_seq) == seq) | (col(RolloutDevice.rollback_seq) == seq),
+    query = (
+        select(RolloutDevice)
+        .join(Rollout, col(Rollout.id) == RolloutDevice.rollout_id)
+        .where(
+            RolloutDevice.device_id == device_id,
+            Rollout.model == model,
+            (col(RolloutDevice.assignment_seq) == seq) | (col(RolloutDevice.rollback_seq) == seq),
+        )
     )
     return session.exec(query).first()
 
@@ -216,15 +222,18 @@ def _accepted(session: Session, device: Device, seq: int) -> None:
 
 
 def _match_inventory(session: Session, device: Device, now: datetime) -> None:
-    """A hello that names an order as accepted counts as its acceptance, should the state message have been lost."""
-    row = _row_of(session, device.id, device.assignment_seq)
+    """A hello that names an assignment as accepted counts as its acceptance, should the state messages have been lost."""
+    for slot in slots_of(session, device.id).values():
+        if 0 < slot.seq <= device.assignment_seq:
+            _match_slot(session, device, slot, now)
+
+
+def _match_slot(session: Session, device: Device, slot: DeviceSlot, now: datetime) -> None:
+    row = _row_of(session, device.id, slot.seq, slot.model)
     if row is None:
         return
-    slot = device.running.get(DEFAULT_SLOT) or {}
-    back = bool(row.rollback_seq) and row.rollback_seq == device.assignment_seq
-    desired = session.get(DeviceAssignment, device.id)
-    target = desired.version if desired is not None and desired.seq == row.rollback_seq else row.previous_version
-    if back and target and slot.get("version") == target and slot.get("state") in _AT_REST:
+    back = bool(row.rollback_seq) and row.rollback_seq == slot.seq
+    if back and slot.version == slot.assigned_version and slot.state in _AT_REST:
         if row.state not in (AssignmentState.FAILED.value, AssignmentState.SKIPPED.value):
             _move(session, row, Progress(AssignmentState.ROLLED_BACK, finished=True), now, now)
     elif row.rollback_seq == 0 and row.state in _NOT_YET_ACCEPTED:
@@ -233,31 +242,6 @@ def _match_inventory(session: Session, device: Device, now: datetime) -> None:
 
 _AT_REST = ("idle", "committed")
 _NOT_YET_ACCEPTED = (AssignmentState.PUBLISHED.value, AssignmentState.TIMED_OUT.value)
-
-
-def _note_state(device: Device, slot: str, state: str) -> None:
-    known = device.running.get(slot)
-    if known is not None:
-        device.running = {**device.running, slot: {**known, "state": state}}
-
-
-def _note_version(device: Device, report: Report) -> None:
-    """A report says what is active now; the next hello says the rest."""
-    known = device.running.get(report.slot, {})
-    # a candidate that was measured or refused may be of another model than the one that goes on serving
-    same = report.active_version != report.version and report.active_version == known.get("version")
-    changed = {
-        **known,
-        "model": known.get("model", report.model) if same else report.model,
-        "version": report.active_version,
-        "standby_version": known.get("standby_version", 0),
-        "state": known.get("state", "idle"),
-    }
-    if report.active_version == report.version:
-        changed["sha256"] = report.sha256
-    elif report.active_version != known.get("version"):
-        changed["sha256"] = ""
-    device.running = {**device.running, report.slot: changed}
 
 
 def _device_time(at: datetime, now: datetime) -> datetime:

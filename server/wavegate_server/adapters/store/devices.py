@@ -6,16 +6,19 @@ Not here: enrolment and revocation (`enrolment`), what devices say themselves (`
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlmodel import Session
+from sqlmodel import Session, col, select
 
-from wavegate_server.adapters.database.tables import Device
+from wavegate_server.adapters.database.tables import Device, DeviceSlot, Rollout, RolloutDevice
 from wavegate_server.adapters.store import audit
+from wavegate_server.adapters.store.assignments import AssignmentWriter
 from wavegate_server.adapters.trust.authority import is_reserved
+from wavegate_server.core.rollout.plan import UNFINISHED
+from wavegate_server.core.sentences import Sentence
 from wavegate_shared.errors import UsageError
 from wavegate_shared.manifest import MODEL_NAME
 from wavegate_shared.topics import DEVICE_ID, shard_of
 
-__all__ = ["change_device", "create_device", "get_device"]
+__all__ = ["change_device", "create_device", "get_device", "remove_model"]
 
 
 def get_device(session: Session, device_id: str) -> Device:
@@ -96,6 +99,56 @@ def change_device(
     detail = {"site": site, "labels": dict(labels) if labels is not None else None, "bench": bench}
     audit.append(session, actor=actor, action="device.change", subject=f"device/{device.id}", now=now, detail=detail)
     return device
+
+
+def remove_model(
+    session: Session,
+    assignments: AssignmentWriter,
+    device_id: str,
+    model: str,
+    *,
+    actor: str,
+    reason: str,
+    now: datetime,
+) -> None:
+    """Have a model taken away from a device; one that is being taken away already is left at that.
+
+    Args:
+        session: of a write transaction.
+        assignments: signs what the device is told.
+        device_id: which device.
+        model: which of its models.
+        actor: who, for the audit log.
+        reason: why, for people; may be empty.
+        now: aware UTC.
+
+    Raises:
+        UsageError: `not_found` for the device or a model it neither serves nor is assigned; `conflict` while an unfinished
+            rollout of the model has the device, or when the device is not active.
+    """
+    device = get_device(session, device_id)
+    slot = session.get(DeviceSlot, (device_id, model))
+    if slot is None:
+        raise UsageError("not_found", f"device {device_id} has no model {model!r}")
+    if slot.removed:
+        return
+    if device.state != "active":
+        raise UsageError("conflict", f"device {device_id} is {device.state}, not active")
+    rolling = (
+        select(Rollout.id)
+        .join(RolloutDevice, col(RolloutDevice.rollout_id) == Rollout.id)
+        .where(RolloutDevice.device_id == device_id, Rollout.model == model)
+        .where(col(Rollout.state).in_([state.value for state in UNFINISHED]))
+    )
+    busy = session.exec(rolling).first()
+    if busy is not None:
+        raise UsageError("conflict", Sentence("refused.busy", device=device_id, rollout=busy))
+    with assignments.batch(session, now) as batch:
+        batch.remove(device_id, model, reason=reason[:400])
+    detail = {"model": model, "version": slot.version, "reason": reason}
+    audit.append(
+        session, actor=actor, action="device.remove_model", subject=f"device/{device_id}", now=now, detail=detail
+    )
 
 
 def _check_bench(hardware_class: str, *, bench: bool) -> None:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from sqlmodel import Session, col, delete, select
 
 from wavegate_server.adapters.database.tables import (
-    Device,
+    DeviceSlot,
     GateDecision,
     Model,
     Rollout,
@@ -20,7 +20,6 @@ from wavegate_server.core.rollout.after import watch_until
 from wavegate_server.core.rollout.plan import DeviceChange, GateRecord, RolloutView, Transition, WaveChange
 from wavegate_server.core.rollout.step import holders
 from wavegate_server.core.sentences import said_of
-from wavegate_shared.assignment import DEFAULT_SLOT
 from wavegate_shared.states import AssignmentState, RolloutState, WaveState
 
 __all__ = ["write_transition"]
@@ -119,10 +118,9 @@ def _write_device(row: RolloutDevice, change: DeviceChange, now: datetime) -> No
 
 def _publish(session: Session, batch: AssignmentBatch, view: RolloutView, row: RolloutDevice, now: datetime) -> None:
     version = _version(session, view.model, view.version)
-    device = session.get_one(Device, row.device_id)
-    slot = device.running.get(DEFAULT_SLOT) or {}
-    if slot.get("model") == view.model:
-        row.previous_version = int(slot.get("version", 0))
+    slot = session.get(DeviceSlot, (row.device_id, view.model))
+    if slot is not None and slot.state:
+        row.previous_version = slot.version
     order = AssignmentDraft(
         version=version,
         model=view.model,

@@ -14,26 +14,36 @@ from sqlmodel import Session, col, func, select
 
 from wavegate_server.adapters.database.tables import (
     Device,
-    DeviceAssignment,
+    DeviceSlot,
     Rollout,
     RolloutDevice,
     RolloutWave,
     Version,
 )
 from wavegate_server.adapters.store import audit
+from wavegate_server.adapters.store.device_slots import running_versions
 from wavegate_server.adapters.store.rollout_transitions import write_transition
 from wavegate_server.core.gate.policy import Policy, dump_policy, parse_policy
 from wavegate_server.core.rollout.plan import UNFINISHED, DeviceView, RolloutView, WaveView
 from wavegate_server.core.rollout.waves import Candidate, plan_waves
 from wavegate_server.core.sentences import Sentence, stored_text
-from wavegate_shared.assignment import DEFAULT_SLOT
 from wavegate_shared.errors import UsageError
 from wavegate_shared.manifest import Manifest, decode_manifest
 from wavegate_shared.states import AssignmentState, RolloutState, WaveState
 
-__all__ = ["create_rollout", "find_version", "load_view", "unfinished_rollouts", "watched_rollouts", "write_transition"]
+__all__ = [
+    "MAX_MODELS",
+    "create_rollout",
+    "find_version",
+    "load_view",
+    "unfinished_rollouts",
+    "watched_rollouts",
+    "write_transition",
+]
 
 _BATCH = 500
+MAX_MODELS = 8
+"""What an agent's journal has room for."""
 _NOT_COMING_BACK = [s.value for s in (AssignmentState.ROLLED_BACK, AssignmentState.SKIPPED, AssignmentState.FAILED)]
 _NAMED = 3
 """So many devices are named in a refusal; the rest are counted."""
@@ -56,7 +66,7 @@ def create_rollout(
 
     Raises:
         UsageError: `invalid` (policy, no devices, a metric without a margin), `not_found` (version, device), `conflict`
-            (not published, denied, a device that is not active, is in another unfinished rollout or serves another model).
+            (not published, denied, a device that is not active, is in another unfinished rollout of the model or has no room for one more).
     """
     parsed = parse_policy(policy)
     found = find_version(session, model, version)
@@ -66,9 +76,10 @@ def create_rollout(
         unit = manifest.metric.unit
         raise UsageError("invalid", f"rollout policy: margins needs {manifest.metric.name!r}, in {unit}")
     members = _members(session, devices)
-    _check_free(session, [device.id for device in members])
-    _check_model(session, members, model)
-    running = {device.id: _running(device.running, model) for device in members}
+    names = [device.id for device in members]
+    _check_free(session, names, model)
+    _check_room(session, names, model)
+    running = {name: 0 for name in names} | running_versions(session, names, model)
     todo = [device for device in members if running[device.id] != version]
     if not todo:
         raise UsageError("conflict", f"every device runs version {version} of {model} already")
@@ -169,14 +180,15 @@ def _members(session: Session, devices: Sequence[str]) -> list[Device]:
     return sorted(found, key=lambda device: device.id)
 
 
-def _check_free(session: Session, devices: Sequence[str], but: str = "") -> None:
+def _check_free(session: Session, devices: Sequence[str], model: str, but: str = "") -> None:
+    """A device is in one unfinished rollout of a model at a time; rollouts of other models do not matter."""
     states = [state.value for state in UNFINISHED]
     for at in range(0, len(devices), _BATCH):
         query = (
             select(RolloutDevice.device_id, Rollout.id)
             .join(Rollout, col(Rollout.id) == RolloutDevice.rollout_id)
             .where(col(RolloutDevice.device_id).in_(devices[at : at + _BATCH]), col(Rollout.state).in_(states))
-            .where(Rollout.id != but)
+            .where(Rollout.id != but, Rollout.model == model)
             .where(
                 (col(Rollout.state) != RolloutState.ROLLING_BACK.value)
                 | ((col(RolloutDevice.rollback_seq) > 0) & col(RolloutDevice.state).not_in(_NOT_COMING_BACK))
@@ -187,46 +199,26 @@ def _check_free(session: Session, devices: Sequence[str], but: str = "") -> None
             raise UsageError("conflict", Sentence("refused.busy", device=busy[0], rollout=busy[1]))
 
 
-def _check_model(session: Session, devices: Sequence[Device], model: str) -> None:
-    """A device serves one model: another one would replace it, and its clients would get no answer any more."""
-    ordered: dict[str, str] = {}
+def _check_room(session: Session, devices: Sequence[str], model: str) -> None:
+    """A device takes `MAX_MODELS` models; one more would be refused by each device."""
+    full: list[str] = []
     for at in range(0, len(devices), _BATCH):
-        names = [device.id for device in devices[at : at + _BATCH]]
         query = (
-            select(DeviceAssignment.device_id, DeviceAssignment.model)
-            .join(
-                RolloutDevice,
-                (col(RolloutDevice.rollout_id) == DeviceAssignment.rollout_id)
-                & (col(RolloutDevice.device_id) == DeviceAssignment.device_id),
-                isouter=True,
-            )
-            .where(col(DeviceAssignment.device_id).in_(names), DeviceAssignment.version != 0)
-            .where(func.coalesce(col(RolloutDevice.state), "") != AssignmentState.FAILED.value)
+            select(DeviceSlot.device_id)
+            .where(col(DeviceSlot.device_id).in_(devices[at : at + _BATCH]), DeviceSlot.model != model)
+            .where((col(DeviceSlot.version) > 0) | col(DeviceSlot.entry).is_not(None))
+            .group_by(col(DeviceSlot.device_id))
+            .having(func.count() >= MAX_MODELS)
         )
-        ordered.update(session.exec(query).all())
-    others = []
-    for device in devices:
-        slot = device.running.get(DEFAULT_SLOT) or {}
-        served = str(slot.get("model", "")) if slot.get("version") else ""
-        other = next((name for name in (served, ordered.get(device.id, "")) if name not in ("", model)), None)
-        if other is not None:
-            others.append(f"{device.id} ({other})")
-    if others:
-        named = ", ".join(others[:_NAMED]) + (f" and {len(others) - _NAMED} more" if len(others) > _NAMED else "")
-        raise UsageError(
-            "conflict",
-            f"{model} would replace another model on {named}; choose devices that serve {model} or nothing yet",
-        )
+        full.extend(session.exec(query).all())
+    if full:
+        named = ", ".join(full[:_NAMED]) + (f" and {len(full) - _NAMED} more" if len(full) > _NAMED else "")
+        raise UsageError("conflict", f"a device serves {MAX_MODELS} models at most; no room for {model} on {named}")
 
 
 def check_free(session: Session, view: RolloutView, devices: Sequence[str]) -> None:
-    """Raises UsageError `conflict` when one of these devices of a rollout is in another unfinished one by now."""
-    _check_free(session, devices, but=view.id)
-
-
-def _running(slots: Mapping[str, Any], model: str) -> int:
-    slot = slots.get(DEFAULT_SLOT) or {}
-    return int(slot.get("version", 0)) if slot.get("model") == model else 0
+    """Raises UsageError `conflict` when one of these devices of a rollout is in another unfinished one of its model by now."""
+    _check_free(session, devices, view.model, but=view.id)
 
 
 def _add_rows(
@@ -291,22 +283,22 @@ def _wave_view(row: RolloutWave) -> WaveView:
 
 def _device_views(session: Session, rollout: Rollout) -> list[DeviceView]:
     query = (
-        select(RolloutDevice, DeviceAssignment.rollout_id, DeviceAssignment.version)
+        select(RolloutDevice, DeviceSlot)
         .join(
-            DeviceAssignment,
-            (col(DeviceAssignment.device_id) == RolloutDevice.device_id) & (DeviceAssignment.model == rollout.model),
+            DeviceSlot,
+            (col(DeviceSlot.device_id) == RolloutDevice.device_id) & (DeviceSlot.model == rollout.model),
             isouter=True,
         )
         .where(RolloutDevice.rollout_id == rollout.id)
         .order_by(col(RolloutDevice.wave), col(RolloutDevice.device_id))
     )
     said = (
-        select(Device.id, Device.last_seen, Device.running, Device.state)
+        select(Device.id, Device.last_seen, Device.state)
         .join(RolloutDevice, col(RolloutDevice.device_id) == Device.id)
         .where(RolloutDevice.rollout_id == rollout.id)
     )
-    known = {name: (last_seen, running, state) for name, last_seen, running, state in session.exec(said)}
-    gone: tuple[datetime | None, dict[str, Any], str] = (None, {}, "revoked")
+    known = {name: (last_seen, state) for name, last_seen, state in session.exec(said)}
+    gone: tuple[datetime | None, str] = (None, "revoked")
     good = _good_versions(session, rollout.model)
     below = max((number for number in good if number < rollout.version), default=0)
     return [
@@ -315,7 +307,7 @@ def _device_views(session: Session, rollout: Rollout) -> list[DeviceView]:
             wave=row.wave,
             state=AssignmentState(row.state),
             previous_version=row.previous_version,
-            current=newest == rollout.id,
+            current=slot is not None and slot.rollout_id == rollout.id,
             published_at=row.published_at,
             accepted_at=row.accepted_at,
             swapped_at=row.swapped_at,
@@ -324,13 +316,13 @@ def _device_views(session: Session, rollout: Rollout) -> list[DeviceView]:
             code=row.code,
             reason=stored_text(row.reason, row.said),
             rollback_seq=row.rollback_seq,
-            runs=_running(known.get(row.device_id, gone)[1], rollout.model),
-            ordered=version or 0,
+            runs=slot.version if slot is not None else 0,
+            ordered=slot.assigned_version if slot is not None else 0,
             back=row.previous_version if row.previous_version in good - {rollout.version} else below,
-            revoked=known.get(row.device_id, gone)[2] == "revoked",
+            revoked=known.get(row.device_id, gone)[1] == "revoked",
             live_requests=row.live_requests,
         )
-        for row, newest, version in session.exec(query)
+        for row, slot in session.exec(query)
     ]
 
 

@@ -125,7 +125,7 @@ def window_row(device: str, sound: SoundWindow, received_ms: int) -> tuple[Any, 
     window = sound.window
     return (
         device,
-        window.slot,
+        window.model,  # what an agent of release 0.1 calls its slot says nothing
         window.model,
         window.version,
         sound.start_ms,

@@ -93,9 +93,7 @@ class BenchRounds:
             device = free_device(session, found.hardware_class, now)
             if found.state != RoundState.QUEUED or device is None or device.id != device_id:
                 return False  # somebody was quicker; the next look chooses again
-            before = session.get(DeviceAssignment, device_id)
             found.state, found.device_id, found.started_at = RoundState.RUNNING.value, device_id, now
-            found.previous = before.envelope if before is not None else None
             found.reason, found.revision = f"measures on {device_id}", found.revision + 1
             session.add(found)
             session.flush()
@@ -175,7 +173,8 @@ class BenchRounds:
         last = max((candidate.seq for candidate in candidates_of(session, found.id)), default=0)
         row = session.get(DeviceAssignment, found.device_id)
         if last and row is not None and row.seq == last:
-            batch.restore(found.device_id, found.previous, reason=f"bench round {found.id} is over")
+            model = decode_manifest(candidates_of(session, found.id)[0].manifest).model
+            batch.restore(found.device_id, model, reason=f"bench round {found.id} is over")
 
     def _clean(self, found: BenchRound, names: list[str], now: datetime) -> bool:
         """Of a finished round: the device's order (a cancel leaves it to us) and the targets."""

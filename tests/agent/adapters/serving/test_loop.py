@@ -53,8 +53,10 @@ def test_a_worker_ends_when_its_agent_is_gone(tmp_path: Path) -> None:
     code = (
         "import sys, threading\nfrom pathlib import Path\n"
         "from wavegate_agent.adapters.workers.host import WorkerHost, WorkerSettings\n"
+        "from wavegate_agent.adapters.workers.listening import DeviceSockets, ListeningSockets\n"
         "from wavegate_shared.manifest import decode_manifest\n"
-        "host = WorkerHost('main', WorkerSettings(unix_path=Path(sys.argv[1]) / 'infer.sock'))\n"
+        "sockets = DeviceSockets(ListeningSockets(Path(sys.argv[1]) / 'infer.sock', None))\n"
+        "host = WorkerHost('main', WorkerSettings(), sockets)\n"
         "def load(d): host.load_candidate(Path(d), decode_manifest((Path(d) / 'manifest.json').read_bytes()))\n"
         "threading.Thread(target=load, args=(sys.argv[2],), daemon=True).start()\n"
         "while host.candidate_pid is None: pass\n"

@@ -9,7 +9,6 @@ import pytest
 from tests.support.models import linear_version, text_version
 from tests.support.serving import Clients, Raw, kill, request_body, running_host, wait_for_exits
 from tests.support.waiting import wait_until
-from wavegate_agent.adapters.workers.host import WorkerHost
 from wavegate_agent.sdk import Client
 from wavegate_shared.errors import DeviceError
 from wavegate_shared.manifest import Requires
@@ -242,7 +241,7 @@ def test_the_first_version_is_benched_alone(tmp_path: Path) -> None:
 
 
 def test_two_agents_cannot_share_a_socket(tmp_path: Path) -> None:
-    from wavegate_agent.adapters.workers.host import WorkerSettings
+    from wavegate_agent.adapters.workers.listening import ListeningSockets
 
     with running_host(tmp_path), pytest.raises(OSError, match="in use"):
-        WorkerHost("other", WorkerSettings(unix_path=tmp_path / "infer.sock"))
+        ListeningSockets(tmp_path / "infer.sock", None)

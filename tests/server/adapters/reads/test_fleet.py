@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from sqlmodel import Session
 
 from wavegate_server.adapters.database.connection import open_engine, read, write
-from wavegate_server.adapters.database.tables import METADATA, Device, DeviceRollup
+from wavegate_server.adapters.database.tables import METADATA, Device, DeviceRollup, DeviceSlot
 from wavegate_server.adapters.reads.fleet import (
     OFFLINE_AFTER_S,
     RECENT_MIN,
@@ -35,13 +35,16 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 
 def add(session: Session, name: str, *, phase: str = "idle", version: int = 2, seen_s: float = 5, **more: Any) -> None:
-    running = {"main": {"model": "m", "version": version, "state": phase}} if version else {}
-    fields = {"hardware_class": "pi4", "site": "rtm", "state": "active", "running": running, **more}
+    fields = {"hardware_class": "pi4", "site": "rtm", "state": "active", **more}
+    if version:
+        session.add(DeviceSlot(device_id=name, model="m", version=version, state=phase))
     seen = NOW - timedelta(seconds=seen_s)
     session.add(Device(id=name, shard=0, created_at=NOW, last_seen=seen, **fields))
 
 
-def bucket(session: Session, name: str, minutes_ago: int, version: int, latencies: list[float], **more: Any) -> None:
+def bucket(
+    session: Session, name: str, minutes_ago: int, version: int, latencies: list[float], model: str = "m", **more: Any
+) -> None:
     histogram = Histogram()
     for latency in latencies:
         histogram.add(latency)
@@ -49,7 +52,7 @@ def bucket(session: Session, name: str, minutes_ago: int, version: int, latencie
     fields = {"errors": 0, "score_sum": 0.0, "score_count": 0, **more}
     session.add(
         DeviceRollup(
-            device_id=name, level=60, bucket=start, slot="main", version=version, model="m",
+            device_id=name, level=60, bucket=start, slot=model, version=version, model=model,
             requests=len(latencies), latency=histogram.encode(), **fields,
         )
     )  # fmt: skip
@@ -129,6 +132,37 @@ def test_figures_are_of_the_running_version_and_percentiles_are_merged(engine: E
     assert len(recent.spark) == RECENT_MIN
     assert [value is not None for value in recent.spark[-4:]] == [True, True, True, False]
     assert recent.spark[-4] == pytest.approx(500, rel=0.03)  # the sparkline shows the earlier version too
+
+
+def test_a_device_of_two_models_is_found_by_each_and_counted_once(engine: Engine) -> None:
+    with write(engine) as session:
+        add(session, "a")
+        session.add(DeviceSlot(device_id="a", model="z", version=7, state="idle"))
+        add(session, "b")
+        bucket(session, "a", 2, 2, [10.0] * 10)
+        bucket(session, "a", 2, 7, [50.0] * 30, model="z")
+    with read(engine) as session:
+        summary = fleet_summary(session, NOW)
+        found = {
+            model: [row.id for row in device_rows(session, NOW, DeviceFilter(model=model)).items] for model in "mz"
+        }
+        row = device_rows(session, NOW, DeviceFilter(model="z")).items[0]
+        first = device_row(session, NOW, "a")
+    assert (summary.total, summary.health[Health.SERVING]) == (2, 2)
+    assert [(share.model, share.version, share.devices) for share in summary.versions] == [("m", 2, 2), ("z", 7, 1)]
+    assert found == {"m": ["a", "b"], "z": ["a"]}
+    assert (row.model, row.version, row.recent.requests) == ("z", 7, 30)
+    assert (first.model, first.version, first.recent.requests) == ("m", 2, 10)
+    assert [slot.model for slot in first.slots] == ["m", "z"]
+
+
+def test_trouble_of_one_model_is_the_devices(engine: Engine) -> None:
+    with write(engine) as session:
+        add(session, "a")
+        session.add(DeviceSlot(device_id="a", model="z", version=0, state="broken"))
+    with read(engine) as session:
+        row = device_row(session, NOW, "a")
+    assert (row.health, row.phase) == (Health.ATTENTION, "broken")
 
 
 def test_an_unknown_device_and_a_foreign_cursor_are_refused(engine: Engine) -> None:

@@ -35,14 +35,14 @@ def latencies(value: float, count: int) -> bytes:
 
 def rollup(level: int, bucket: int, version: int, value: float, count: int) -> DeviceRollup:
     return DeviceRollup(
-        device_id="a", level=level, bucket=bucket, slot="main", version=version, model="m", requests=count, errors=0,
+        device_id="a", level=level, bucket=bucket, slot="m", version=version, model="m", requests=count, errors=0,
         latency=latencies(value, count), score_sum=9.0, score_count=10, rss_mb=50.0 + version,
     )  # fmt: skip
 
 
 def window(start_s: float, value: float, count: int, seconds: float = 5) -> TelemetryWindow:
     return TelemetryWindow(
-        device_id="a", slot="main", model="m", version=1, start=int(start_s * 1000), seconds=seconds, received=0,
+        device_id="a", slot="m", model="m", version=1, start=int(start_s * 1000), seconds=seconds, received=0,
         requests=count, errors=0, latency=latencies(value, count), score_sum=0, score_count=0,
     )  # fmt: skip
 
@@ -96,7 +96,7 @@ def test_short_windows_keep_their_step_in_the_last_minutes(engine: Engine) -> No
         for n in range(12):
             session.add(window(NOW_S - 60 + 5 * n, 10, 5))
     with read(engine) as session:
-        series = device_series(session, NOW, "a", range_s=900)
+        series = device_series(session, NOW, "a", range_s=900, model="m")
     assert (series.step_s, len(series.t)) == (5, 12)
     assert None not in series.p50_ms
 

@@ -6,7 +6,7 @@ from sqlmodel import select
 
 from tests.support.fleet_db import MODEL, FleetDb, fleet_db
 from wavegate_server.adapters.database.connection import read, write
-from wavegate_server.adapters.database.tables import Device, DeviceAssignment, DeviceEvent, DeviceReport
+from wavegate_server.adapters.database.tables import Device, DeviceAssignment, DeviceEvent, DeviceReport, DeviceSlot
 from wavegate_server.adapters.store.device_messages import DeviceMessageStore
 from wavegate_server.adapters.store.rollouts import load_view, write_transition
 from wavegate_server.core.rollout.step import roll_back, step
@@ -34,9 +34,14 @@ def brought_down(db: FleetDb, rollout: str) -> None:
 
 
 def hello(version: int = 1, seq: int = 0, **changes: Any) -> Hello:
-    slots = {"main": Running(model=MODEL, version=version, sha256="e" * 64)}
+    slots = {MODEL: Running(model=MODEL, version=version, sha256="e" * 64)}
     values: dict[str, Any] = {"boot": 7, "agent_version": "1.2", "slots": slots, "assignment_seq": seq}
     return Hello(**(values | changes))
+
+
+def slot(db: FleetDb, name: str = "locker-00", model: str = MODEL) -> DeviceSlot:
+    with read(db.engine) as session:
+        return session.get_one(DeviceSlot, (name, model))
 
 
 def device(db: FleetDb) -> Device:
@@ -51,7 +56,7 @@ def test_a_hello_is_the_inventory(tmp_path: Path) -> None:
         found = device(db)
 
     assert (found.agent_version, found.clock, found.last_seen) == ("1.2", "suspect", db.now)
-    assert found.running["main"]["version"] == 1
+    assert slot(db).version == 1
     assert found.facts == {"memory_total_mb": 512}
     assert found.quarantined == {"digests": ["f" * 64]}
 
@@ -117,13 +122,13 @@ def test_a_proven_report_is_the_proof(tmp_path: Path) -> None:
         rollout = started(db)
         db.later(90)
         db.report(NAME, Outcome.PROVEN, seq=1, rollout=rollout, served=120, probation_s=60.0, bytes_fetched=900)
-        row, found = db.row(rollout, NAME), device(db)
+        row = db.row(rollout, NAME)
         with read(db.engine) as session:
             report = session.exec(select(DeviceReport)).one()
 
     assert row.state == "proven"
     assert row.swapped_at == db.now - timedelta(seconds=60)
-    assert found.running["main"]["version"] == 2
+    assert slot(db).version == 2
     assert (report.outcome, report.served, report.bytes_fetched, report.rollout_id) == ("proven", 120, 900, rollout)
     assert report.envelope == b"envelope 1"
 
@@ -146,7 +151,7 @@ def test_a_refusal_keeps_code_and_words(tmp_path: Path) -> None:
 
         assert (row.state, row.code, row.reason) == ("failed", "golden_failed", "accuracy 0.61, floor 0.95")
         assert row.swapped_at is None
-        assert device(db).running["main"]["version"] == 1
+        assert slot(db).version == 1
 
 
 def test_a_report_of_the_way_back_ends_it(tmp_path: Path) -> None:
@@ -190,7 +195,7 @@ def test_a_wrong_clock_on_the_device_is_not_believed(tmp_path: Path) -> None:
             seq=1,
             at=db.now - timedelta(days=400),
             assignment_seq=1,
-            slot="main",
+            slot=MODEL,
             model=MODEL,
             version=2,
             state=DeviceState.PROBATION,

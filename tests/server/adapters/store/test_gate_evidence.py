@@ -181,7 +181,7 @@ def _rollup(name: str, version: int, minute: int) -> DeviceRollup:
         device_id=name,
         level=60,
         bucket=int(START.timestamp()) + 60 * minute,
-        slot="main",
+        slot=MODEL,
         version=version,
         model=MODEL,
         requests=100,

@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.fleet_db import MODEL, FleetDb, fleet_db
 from wavegate_server.adapters.database.connection import read, write
-from wavegate_server.adapters.database.tables import AuditEvent, Device, Rollout
+from wavegate_server.adapters.database.tables import AuditEvent, DeviceSlot, Rollout
 from wavegate_server.adapters.store.rollout_actions import act_on_rollout
 from wavegate_server.core.rollout.actions import Action
 from wavegate_shared.errors import UsageError
@@ -40,7 +40,7 @@ def test_a_finished_rollout_cannot_be_rolled_back_while_its_devices_are_in_anoth
         first = db.rollout(2, ["locker-00"])
         with write(db.engine) as session:
             session.get_one(Rollout, first).state = "completed"
-            session.get_one(Device, "locker-00").running = {"main": {"model": MODEL, "version": 2}}
+            session.get_one(DeviceSlot, ("locker-00", MODEL)).version = 2
         second = db.rollout(3, ["locker-00"])
 
         with pytest.raises(UsageError, match=f"is in rollout {second}"):

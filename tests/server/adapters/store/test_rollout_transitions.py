@@ -85,8 +85,12 @@ def test_the_way_back_is_a_new_signed_order_to_the_devices_own_version(tmp_path:
         bring_down(db, rollout)
         forward, back = db.assignments(name)
 
-    assert (forward.seq, forward.slots["main"].release_seq, forward.slots["main"].allow_older) == (1, 2, False)
-    assert (back.seq, back.slots["main"].release_seq, back.slots["main"].allow_older) == (2, 1, True)
+    assert (forward.seq, forward.slots["address-match"].release_seq, forward.slots["address-match"].allow_older) == (
+        1,
+        2,
+        False,
+    )
+    assert (back.seq, back.slots["address-match"].release_seq, back.slots["address-match"].allow_older) == (2, 1, True)
     assert back.reason == "it is bad"
     assert back.rollout == rollout
 
@@ -103,7 +107,7 @@ def test_where_the_previous_version_was_revoked_the_newest_good_one_is_taken(tmp
             session.get_one(Version, 2).denied = True
         bring_down(db, rollout)
 
-        assert db.assignments("kiosk")[-1].slots["main"].release_seq == 1
+        assert db.assignments("kiosk")[-1].slots["address-match"].release_seq == 1
 
 
 def test_the_version_is_denied_and_loses_its_alias(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ import pytest
 
 from tests.support.fleet_db import FleetDb, fleet_db
 from wavegate_server.adapters.database.connection import read, write
-from wavegate_server.adapters.database.tables import AuditEvent, Device, DeviceAssignment, Rollout, Version
-from wavegate_server.adapters.store.rollouts import create_rollout, load_view, unfinished_rollouts
+from wavegate_server.adapters.database.tables import AuditEvent, Device, Rollout, Version
+from wavegate_server.adapters.store.rollouts import MAX_MODELS, create_rollout, load_view, unfinished_rollouts
 from wavegate_shared.errors import UsageError
 from wavegate_shared.states import AssignmentState, RolloutState
 
@@ -130,41 +130,36 @@ def test_with_approval_it_waits_as_a_draft(tmp_path: Path) -> None:
             assert unfinished_rollouts(session) == []
 
 
-def test_a_rollout_that_would_replace_another_model_is_refused_and_names_who_serves_what(tmp_path: Path) -> None:
-    with fleet_db(tmp_path, devices=5) as db:
-        with write(db.engine) as session:
-            for name in NAMES[:4]:
-                session.get_one(Device, name).running = {"main": {"model": "parcel-size", "version": 1}}
-
-        with pytest.raises(UsageError) as refused:
-            db.rollout(2, NAMES[:5])
+def test_a_rollout_of_another_model_leaves_what_a_device_serves_alone(tmp_path: Path) -> None:
+    with fleet_db(tmp_path, devices=1) as db:
+        db.runs("locker-00", 1, model="parcel-size")
+        rollout = db.rollout(2, ["locker-00"])
         with read(db.engine) as session:
-            rollouts = unfinished_rollouts(session)
-
-    assert refused.value.code == "conflict"
-    assert "locker-00 (parcel-size), locker-01 (parcel-size), locker-02 (parcel-size) and 1 more" in str(refused.value)
-    assert "locker-04" not in str(refused.value)
-    assert rollouts == []
+            view = load_view(session, rollout, since=db.now)
+    assert view.devices[0].previous_version == 1
+    assert view.devices[0].runs == 1
 
 
-def test_a_device_that_is_only_ordered_to_serve_another_model_is_refused_too(tmp_path: Path) -> None:
-    with fleet_db(tmp_path) as db:
-        db.version(2)
-        db.device("new", version=0)
+def test_two_models_are_rolled_out_to_one_device_at_a_time_but_not_one_model_twice(tmp_path: Path) -> None:
+    with fleet_db(tmp_path, devices=1) as db:
+        first = db.rollout(2, ["locker-00"])
         with write(db.engine) as session:
-            order = DeviceAssignment(
-                device_id="new",
-                seq=1,
-                model="parcel-size",
-                version=1,
-                envelope=b"",
-                issued_at=db.now,
-                expires_at=db.now,
-            )
-            session.add(order)
+            session.get_one(Rollout, first).model = "parcel-size"
+        db.rollout(2, ["locker-00"])
+        with pytest.raises(UsageError) as refused:
+            db.rollout(2, ["locker-00"])
+    assert refused.value.code == "conflict"
 
-        with pytest.raises(UsageError, match=r"new \(parcel-size\)"):
-            db.rollout(2, ["new"])
+
+def test_a_device_that_is_full_is_refused_by_name(tmp_path: Path) -> None:
+    with fleet_db(tmp_path, devices=2) as db:
+        for number in range(MAX_MODELS):
+            db.runs("locker-01", 1, model=f"other-{number}")
+        with pytest.raises(
+            UsageError, match=r"serves 8 models at most; no room for address-match on locker-01"
+        ) as refused:
+            db.rollout(2, ["locker-00", "locker-01"])
+    assert refused.value.code == "conflict"
 
 
 def test_a_device_that_serves_nothing_takes_any_model(tmp_path: Path) -> None:

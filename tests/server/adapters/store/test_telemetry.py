@@ -31,7 +31,8 @@ def test_a_window_row_holds_every_field_of_the_window(tmp_path: Path) -> None:
         append_windows(connection, [window_row("dev-1", check_window(sent), 77)])
         append_windows(connection, [])
     (row,) = rows(engine, TelemetryWindow)
-    for name in ("slot", "model", "version", "seconds", "requests", "errors", "latency", "score_sum", "score_count"):
+    assert row.slot == sent.model
+    for name in ("model", "version", "seconds", "requests", "errors", "latency", "score_sum", "score_count"):
         assert getattr(row, name) == getattr(sent, name)
     for name in ("cpu_ms", "rss_mb", "anon_mb", "agent_rss_mb", "temperature_c"):
         assert getattr(row, name) == getattr(sent, name)

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.support.api_server import Api
 from tests.support.bench_world import CLASS, DEVICE, BenchWorld, bench_world
 from wavegate_server.adapters.database.connection import read, write
-from wavegate_server.adapters.database.tables import Device
+from wavegate_server.adapters.database.tables import Device, DeviceSlot
 from wavegate_server.adapters.store.artifacts import ArtifactIndex
 from wavegate_server.adapters.store.bench_rounds import candidates_of
 from wavegate_server.adapters.trust.image_repository import ImageRepository
@@ -40,7 +41,7 @@ def test_candidates_go_out_one_after_another_and_come_back_measured(world: Bench
     name = world.queued("small", "tiny")
     world.tick()
     first = world.order()
-    slot = first.slots["main"]
+    slot = first.slots["pairs"]
     assert (slot.target, slot.release_seq, first.seq) == (f"bench/{CLASS}/{name}-1.json", 1_000_001, before.seq + 1)
     assert slot.beside is not None
     assert slot.beside.target == f"bench/{CLASS}/{name}-0.json"
@@ -48,7 +49,7 @@ def test_candidates_go_out_one_after_another_and_come_back_measured(world: Bench
     assert world.states(name) == ["sent", "waiting"]
     world.report(p50=2.0)
     world.tick()
-    assert world.order().slots["main"].target.endswith(f"{name}-2.json")
+    assert world.order().slots["pairs"].target.endswith(f"{name}-2.json")
     world.report(p50=3.0)
     world.tick()
     shown = world.show(name)
@@ -67,7 +68,8 @@ def test_the_device_gets_its_own_order_back_and_the_targets_go(world: BenchWorld
     world.report()
     world.tick(2)
     after = world.order()
-    assert (after.slots, after.rollout, after.seq) == (before.slots, before.rollout, before.seq + 2)
+    anew = msgspec.structs.replace(before.slots["pairs"], seq=after.seq)
+    assert (after.slots, after.rollout, after.seq) == ({"pairs": anew}, before.rollout, before.seq + 2)
     assert world.desired() == ("r-1", "pairs", 1)
     assert listed(world) == []
     world.tick(2)
@@ -131,7 +133,7 @@ def test_a_device_that_does_not_answer_costs_one_timeout(world: BenchWorld) -> N
     shown = world.show(name)
     assert (shown["state"], world.states(name)) == ("failed", ["timed_out", "skipped"])
     assert "did not report on small within 60 s" in shown["reason"]
-    assert world.order().slots["main"].target == "pairs/1.json"
+    assert world.order().slots["pairs"].target == "pairs/1.json"
 
 
 @pytest.mark.parametrize(
@@ -233,5 +235,5 @@ def test_a_bench_report_does_not_change_what_the_books_say_runs(world: BenchWorl
     world.tick()
     world.report(model="other-model")
     with read(world.api.context.engine) as session:
-        slot = session.get_one(Device, DEVICE).running["main"]
-    assert (slot["model"], slot["version"]) == ("pairs", 1)
+        slot = session.get_one(DeviceSlot, (DEVICE, "pairs"))
+    assert slot.version == 1
