@@ -18,6 +18,7 @@ from wavegate_server.demo.processes import Processes
 
 _TREE = Path(__file__).resolve().parents[2] / "deploy" / "models" / "address-match"
 _MODEL = "address-match"
+_RATE_PER_S = 8.0
 _DEVICE = DemoDevice("bench-1", "bench", "here", 1, 1024)
 _POLICY = ("--waves", "all=100%", "--soak", "0s", "--probation", "1s", "--probation-requests", "10")
 _IMPORT = (
@@ -36,14 +37,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "agent_import_cpu_s": min(cpu for _, cpu in imports),
     }
     with tempfile.TemporaryDirectory(prefix="wg-") as scratch, Processes(Path(scratch) / "logs") as processes:
-        fleet = Fleet(Path(scratch), processes, samples=_TREE / "traffic.jsonl", rate_per_s=8.0)
+        fleet = Fleet(Path(scratch), processes)
         fleet.start_server()
         fleet.wavegate("model", "import", str(_TREE / "bundle"))
         fleet.wavegate("model", "publish", _MODEL, "1")
         fleet.bring_up([_DEVICE], lambda _: None)
         agent = _agent_pid(Path(scratch) / "devices" / _DEVICE.id)
         figures["agent_fresh_rss_mb"] = _memory(agent)["Rss"]
-        fleet.start_traffic([_DEVICE], _MODEL)
+        fleet.start_traffic([fleet.application(_DEVICE, _MODEL, _TREE / "traffic.jsonl", _RATE_PER_S)])
         rollout = fleet.wavegate("rollout", "create", _MODEL, "1", "--devices", "all", *_POLICY)["id"]
         _until(lambda: fleet.rollout(rollout)["devices"].get("proven", 0) == 1, "the version was not proven")
         fleet.stop_traffic()

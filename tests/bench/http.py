@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Figures: p50_ratio, health_ratio, and the times they come from."""
     rounds = _QUICK_ROUNDS if options.quick else _ROUNDS
     with tempfile.TemporaryDirectory(prefix="wg-") as scratch, Processes(Path(scratch) / "logs") as processes:
-        fleet = Fleet(Path(scratch), processes, samples=Path(scratch), rate_per_s=1.0)
+        fleet = Fleet(Path(scratch), processes)
         url = fleet.start_server()
         ca = Path(scratch) / "server" / "ca"
         trusted = ssl.create_default_context(cafile=ca / "ca.pem")

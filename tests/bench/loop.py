@@ -15,6 +15,7 @@ from wavegate_server.demo.processes import Processes
 
 _TREE = Path(__file__).resolve().parents[2] / "deploy" / "models" / "address-match"
 _MODEL = "address-match"
+_RATE_PER_S = 8.0
 _POLICY = ("--waves", "all=100%", "--soak", "0s", "--probation", "3s", "--probation-requests", "15")
 _TIMEOUT_S = 240.0
 
@@ -22,10 +23,10 @@ _TIMEOUT_S = 240.0
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Figures: publish_to_all_proven_s, bytes_per_device_ratio (fetched / size of the version's artifacts), dropped."""
     with tempfile.TemporaryDirectory(prefix="wg-") as scratch, Processes(Path(scratch) / "logs") as processes:
-        fleet = Fleet(Path(scratch), processes, samples=_TREE / "traffic.jsonl", rate_per_s=8.0)
+        fleet = Fleet(Path(scratch), processes)
         fleet.start_server()
         fleet.bring_up(DEVICES, lambda _: None)
-        fleet.start_traffic(DEVICES, _MODEL)
+        fleet.start_traffic([fleet.application(one, _MODEL, _TREE / "traffic.jsonl", _RATE_PER_S) for one in DEVICES])
         fleet.wavegate("model", "import", str(_TREE / "bundle"))
         started = time.monotonic()
         fleet.wavegate("model", "publish", _MODEL, "1")

@@ -62,7 +62,7 @@ class KilledAgent:
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     with Processes(tmp_path / "logs") as processes:
-        made = Fleet(tmp_path, processes, samples=TREE / "traffic.jsonl", rate_per_s=8.0)
+        made = Fleet(tmp_path, processes)
         made.start_server()
         made.wavegate("model", "import", str(TREE / "bundle"))
         made.wavegate("model", "publish", MODEL, "1")

@@ -130,7 +130,7 @@ def candidates(place: Path) -> dict[str, Path]:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     directory = tmp_path_factory.mktemp("bench")
     with Processes(directory / "logs") as processes:
-        fleet = Fleet(directory, processes, samples=TREE / "traffic.jsonl", rate_per_s=8.0)
+        fleet = Fleet(directory, processes)
         fleet.start_server()
         fleet.wavegate("model", "import", str(TREE / "bundle"))
         fleet.wavegate("model", "publish", MODEL, "1")

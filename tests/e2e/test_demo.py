@@ -20,7 +20,15 @@ pytestmark = [pytest.mark.e2e, pytest.mark.serial]
 
 WAVEGATE = str(Path(sys.executable).with_name("wavegate"))
 ENV = {**os.environ, "WAVEGATE_BROKER": "embedded"}
-PROMISES = ["v1_rolled_out", "v2_promoted", "v3_refused", "v4_rolled_back", "none_dropped"]
+PROMISES = [
+    "v1_rolled_out",
+    "second_model",
+    "v2_promoted",
+    "idle_proven",
+    "v3_refused",
+    "v4_rolled_back",
+    "none_dropped",
+]
 INFERENCE_OF_THE_LAST = {2: "devices/gateway-berlin/agent.sock", 8: "devices/gateway-shenzhen/agent.sock"}
 """By number of devices: the socket that is there once all of them run."""
 
@@ -56,8 +64,11 @@ def test_every_promise_holds_and_every_device_tells_its_story(demo: tuple[dict[s
     assert len(result["devices"]) == 8
     assert len({device["site"] for device in result["devices"]}) == 4
     assert len({device["class"] for device in result["devices"]}) == 2
-    assert all(device["served"] > 50 and device["dropped"] == 0 for device in result["devices"])
-    assert sorted(len(device["versions"]) for device in result["devices"]) == [2] * 7 + [4]
+    idle, *asked = sorted(result["devices"], key=lambda device: device["id"] != "locker-shenzhen")
+    assert (idle["served"], idle["versions"]) == (0, [])
+    assert all(device["served"] > 50 and device["dropped"] == 0 for device in asked)
+    assert sorted(len(device["versions"]) for device in asked) == [2] * 6 + [4]
+    assert printed.count("fashion v1 ") >= 4  # a row for each gateway
     for row in ("size (MB)", "latency p50 (ms)", "peak memory (MB)", "CPU time per inference (ms)", "accuracy (share)"):
         assert row in printed
     assert processes_below(work) == []
@@ -65,6 +76,16 @@ def test_every_promise_holds_and_every_device_tells_its_story(demo: tuple[dict[s
 
 def _break_v1(facts: dict[str, Any]) -> None:
     facts["devices"][0]["outcomes"].remove("1:proven")
+
+
+def _break_second(facts: dict[str, Any]) -> None:
+    for device in facts["devices"]:
+        device["second"] = None
+
+
+def _break_idle(facts: dict[str, Any]) -> None:
+    for device in facts["devices"]:
+        device["proved_itself"] = []
 
 
 def _break_v2(facts: dict[str, Any]) -> None:
@@ -88,7 +109,13 @@ def _break_dropped(facts: dict[str, Any]) -> None:
 @pytest.mark.timeout(420)
 @pytest.mark.parametrize(
     ("spoil", "name"),
-    list(zip([_break_v1, _break_v2, _break_v3, _break_v4, _break_dropped], PROMISES, strict=True)),
+    list(
+        zip(
+            [_break_v1, _break_second, _break_v2, _break_idle, _break_v3, _break_v4, _break_dropped],
+            PROMISES,
+            strict=True,
+        )
+    ),
     ids=PROMISES,
 )
 def test_a_broken_promise_changes_the_exit_code(

@@ -39,7 +39,7 @@ AT_ONCE = (
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     with Processes(tmp_path / "logs") as processes:
-        made = Fleet(tmp_path, processes, samples=tmp_path / "none", rate_per_s=1.0)
+        made = Fleet(tmp_path, processes)
         made.start_server()
         for model in MODELS:
             for version, floor in ((1, 0.9), (2, 0.8)):

@@ -226,6 +226,7 @@ class HistoryView(_View):
     code: str | None
     bytes_fetched: int
     served: int
+    self_requests: int
     golden_value: float | None
     golden_limit: float | None
     cpu_ratio: float | None

@@ -21,7 +21,7 @@ from rich.markup import escape
 from wavegate_server.cli.compress.command import print_comparison
 from wavegate_server.cli.output import ExitCode, lines, table
 from wavegate_server.demo.processes import Processes
-from wavegate_server.demo.promises import DeviceFacts, Facts, Promise, judge
+from wavegate_server.demo.promises import MODEL, SECOND, DeviceFacts, Facts, Promise, judge
 from wavegate_server.demo.traffic import DeviceStats, VersionStats
 from wavegate_shared.errors import UsageError
 from wavegate_shared.histogram import Histogram
@@ -29,7 +29,8 @@ from wavegate_shared.histogram import Histogram
 __all__ = ["demo"]
 
 _MARK = ".wavegate-demo"
-_BUNDLE = Path(__file__).resolve().parents[3] / "deploy" / "models" / "address-match" / "bundle"
+_MODELS = Path(__file__).resolve().parents[3] / "deploy" / "models"
+_BUNDLE, _SECOND_BUNDLE = _MODELS / "address-match" / "bundle", _MODELS / "fashion" / "bundle"
 
 
 def demo(
@@ -52,7 +53,7 @@ def demo(
 ) -> None:
     """Run the whole life of a model version on this machine: server, broker, devices, four versions.
 
-    v1 is rolled out to all; v2 is compressed on the spot and promoted; v3 is refused by the canary; v4 passes every check
+    v1 is rolled out to all, then a second model to the gateways; v2 is compressed on the spot and promoted; v3 is refused by the canary; v4 passes every check
     but is caught by the gate and rolled back. Every request of the traffic generator is counted.
 
     Example: wavegate demo --keep
@@ -120,8 +121,9 @@ def _claim(directory: Path, *, fresh: bool) -> None:
 
 def _run(work: Path, bundle: Path, rate: float, json_file: Path | None, *, device_count: int, keep: bool) -> int:
     """Play all acts; whatever happens, no process is left."""
+    from wavegate_server.demo.applications import applications, write_images
     from wavegate_server.demo.fleet import DEVICES, Fleet
-    from wavegate_server.demo.story import MODEL, Story, collect
+    from wavegate_server.demo.story import Story, collect
 
     signal.signal(signal.SIGTERM, _interrupt)
     started, devices = time.monotonic(), DEVICES[:device_count]
@@ -131,20 +133,24 @@ def _run(work: Path, bundle: Path, rate: float, json_file: Path | None, *, devic
         console.print(f"{time.monotonic() - started:6.1f} s  {escape(text)}", soft_wrap=True)
 
     with Processes(work / "logs") as processes:
-        fleet = Fleet(work, processes, samples=bundle.parent / "traffic.jsonl", rate_per_s=rate)
-        story = Story(fleet, bundle=bundle, directory=work / "bundles", say=say)
+        fleet = Fleet(work, processes)
+        story = Story(fleet, bundle=bundle, second=_SECOND_BUNDLE, directory=work / "bundles", say=say)
         try:
             say("starting the server (HTTPS API, dashboard) and the broker")
             say(f"server: {fleet.start_server()}")
             fleet.bring_up(devices, say)
-            fleet.start_traffic(devices, MODEL)
-            for act in (story.v1_to_all, story.v2_promoted, story.v3_refused, story.v4_rolled_back):
+            images = write_images(_SECOND_BUNDLE / "eval.npz", work / "images.jsonl")
+            pairs = bundle.parent / "traffic.jsonl"
+            fleet.start_traffic(applications(fleet, devices, pairs=pairs, images=images, rate_per_s=rate))
+            acts = (story.v1_to_all, story.second_model, story.v2_promoted, story.v3_refused, story.v4_rolled_back)
+            for act in acts:
                 act()
             if not keep:
                 fleet.stop_traffic()
             facts, traffic = collect(fleet, story.act, devices), fleet.traffic()
             print_comparison(story.comparison)
             print_devices(facts, traffic)
+            print_second(facts, traffic)
             code = conclude(facts, time.monotonic() - started, json_file)
             lines(f"dashboard: {fleet.login_url if keep else fleet.url}")
             if keep:
@@ -161,13 +167,33 @@ def print_devices(facts: Facts, traffic: dict[str, DeviceStats]) -> None:
     columns = ("device", "class", "site", "versions", "p50 ms v1>v2#", "p99 ms v1>v2#", "accuracy v1>v2#")
     rows = []
     for device in facts.devices:
-        stats = traffic.get(device.id, DeviceStats())
-        history = ">".join(str(version) for version in device.versions)
+        stats = traffic.get(f"{device.id}/{MODEL}", DeviceStats())
+        history = ">".join(str(version) for version in device.proved_itself if device.idle) + " idle"
+        history = ">".join(str(version) for version in device.versions) or history
         shown = [_pair(stats, partial(_quantile, q=q)) for q in (0.5, 0.99)]
         accuracy = _pair(stats, lambda s: f"{s.correct / s.served:.1%}" if s.served else "-")
         counts = (f"{device.bytes_fetched / 1e6:.2f}", device.served, device.dropped)
         rows.append((device.id, device.hardware_class, device.site, history, *shown, accuracy, *counts))
     table((*columns, "MB fetched#", "served#", "dropped#"), rows, empty="no device")
+
+
+def print_second(facts: Facts, traffic: dict[str, DeviceStats]) -> None:
+    """What the second model answered, on the devices that have it."""
+    rows = []
+    for device in facts.devices:
+        if device.second is None:
+            continue
+        stats = traffic.get(f"{device.id}/{SECOND}", DeviceStats())
+        for version, one in stats.versions.items():
+            shown = (
+                f"{SECOND} v{version}",
+                _quantile(one, 0.5),
+                _quantile(one, 0.99),
+                f"{one.correct / one.served:.1%}",
+            )
+            rows.append((device.id, *shown, one.served, device.second.dropped))
+    columns = ("device", "beside it", "p50 ms#", "p99 ms#", "accuracy#", "served#", "dropped#")
+    table(columns, rows, empty="no second model")
 
 
 def conclude(facts: Facts, seconds: float, json_file: Path | None) -> int:

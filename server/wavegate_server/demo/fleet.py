@@ -16,7 +16,7 @@ import msgspec
 
 from wavegate_server.client import Client
 from wavegate_server.demo.processes import Processes, command
-from wavegate_server.demo.traffic import DeviceStats, Target, TrafficConfig, read_stats
+from wavegate_server.demo.traffic import Application, DeviceStats, TrafficConfig, read_stats
 from wavegate_shared.errors import UsageError
 
 __all__ = ["DEVICES", "DemoDevice", "Fleet", "Say"]
@@ -28,24 +28,25 @@ _CALL_TIMEOUT_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class DemoDevice:
-    """One device of the demo. `threads` and `memory_mb` are limits imposed on its processes."""
+    """One device. `threads` and `memory_mb` are limits imposed on its processes; nobody asks one that is `idle`."""
 
     id: str
     hardware_class: str
     site: str
     threads: int
     memory_mb: int
+    idle: bool = False
 
 
 def _devices() -> tuple[DemoDevice, ...]:
     sites = ("berlin", "hamburg", "lyon", "shenzhen")
-    small = [DemoDevice(f"locker-{site}", "locker-small", site, 1, 512) for site in sites]
+    small = [DemoDevice(f"locker-{site}", "locker-small", site, 1, 512, idle=site == sites[-1]) for site in sites]
     large = [DemoDevice(f"gateway-{site}", "gateway", site, 2, 1024) for site in sites]
     return tuple(device for pair in zip(small, large, strict=True) for device in pair)
 
 
 DEVICES = _devices()
-"""Four sites, two hardware classes."""
+"""Four sites, two hardware classes; the last locker has no customers."""
 
 
 class Fleet:
@@ -54,15 +55,11 @@ class Fleet:
     Args:
         directory: everything the demo writes lies below it.
         processes: who ends what is started here.
-        samples: JSON lines with labelled pairs, for the traffic.
-        rate_per_s: requests per second and device.
     """
 
-    def __init__(self, directory: Path, processes: Processes, *, samples: Path, rate_per_s: float) -> None:
+    def __init__(self, directory: Path, processes: Processes) -> None:
         self._directory = directory
         self._processes = processes
-        self._samples = samples
-        self._rate_per_s = rate_per_s
         self._data = directory / "server"
         self._stats_file = directory / "traffic.json"
         self._env = {"WAVEGATE_DATA_DIR": str(self._data)}
@@ -115,15 +112,16 @@ class Fleet:
         ids = {device.id for device in devices}
         self._wait(lambda: ids <= self._seen(), "not all devices said hello")
 
-    def start_traffic(self, devices: Sequence[DemoDevice], model: str) -> None:
-        """Start the applications; each begins to ask when its device has a model."""
-        config = TrafficConfig(
-            targets=[Target(device.id, str(self._device_dir(device) / "infer.sock")) for device in devices],
-            model=model,
-            samples=str(self._samples),
-            stats_file=str(self._stats_file),
-            rate_per_s=self._rate_per_s,
+    def application(self, device: DemoDevice, model: str, samples: Path, rate_per_s: float) -> Application:
+        """An application on a device that asks one model."""
+        socket = self._device_dir(device) / "infer.sock"
+        return Application(
+            device=device.id, socket=str(socket), model=model, samples=str(samples), rate_per_s=rate_per_s
         )
+
+    def start_traffic(self, applications: Sequence[Application]) -> None:
+        """Start the applications; each begins to ask when its device has its model."""
+        config = TrafficConfig(applications=list(applications), stats_file=str(self._stats_file))
         path = self._directory / "traffic-config.json"
         path.write_bytes(msgspec.json.encode(config))
         self._processes.start("traffic", [command("python"), "-m", "wavegate_server.demo.traffic", str(path)])
@@ -133,7 +131,7 @@ class Fleet:
         self._processes.stop("traffic")
 
     def traffic(self) -> dict[str, DeviceStats]:
-        """The traffic generator's counts by device."""
+        """The traffic generator's counts by device/model."""
         return read_stats(self._stats_file)
 
     def wavegate(self, *arguments: str, accept: Sequence[int] = (0,)) -> dict[str, Any]:

@@ -2,7 +2,18 @@
 
 import msgspec
 
-__all__ = ["DeviceFacts", "Facts", "Promise", "judge"]
+__all__ = ["MODEL", "SECOND", "DeviceFacts", "Facts", "Promise", "SecondFacts", "judge"]
+
+MODEL, SECOND = "address-match", "fashion"
+
+
+class SecondFacts(msgspec.Struct, kw_only=True):
+    """The second model on one device. Attributes: versions that answered, requests with and without a valid answer, its outcomes."""
+
+    versions: list[int] = []
+    served: int = 0
+    dropped: int = 0
+    outcomes: list[str] = []
 
 
 class DeviceFacts(msgspec.Struct, kw_only=True):
@@ -15,6 +26,9 @@ class DeviceFacts(msgspec.Struct, kw_only=True):
         outcomes: reports in order, as "1:proven", "3:refused:golden_failed".
         rollback_bytes: bytes fetched for assignments that went back to an older version.
         offered: versions of all assignments ever sent to it.
+        idle: no application asks it.
+        proved_itself: versions it proved by its own requests.
+        second: what the second model answered, where the device has it.
     """
 
     id: str
@@ -27,6 +41,9 @@ class DeviceFacts(msgspec.Struct, kw_only=True):
     outcomes: list[str] = []
     rollback_bytes: int = 0
     offered: list[int] = []
+    idle: bool = False
+    proved_itself: list[int] = []
+    second: SecondFacts | None = None
 
 
 class Facts(msgspec.Struct, kw_only=True):
@@ -48,10 +65,13 @@ class Promise(msgspec.Struct, frozen=True):
 
 
 def judge(facts: Facts) -> list[Promise]:
-    """The five promises, in order."""
+    """The promises, in order; the one about idle devices only where there are any."""
+    idle = [_idle_proven(facts)] if any(device.idle for device in facts.devices) or not facts.devices else []
     return [
         _v1_rolled_out(facts),
+        _second_model(facts),
         _v2_promoted(facts),
+        *idle,
         _v3_refused(facts),
         _v4_rolled_back(facts),
         _none_dropped(facts),
@@ -60,14 +80,28 @@ def judge(facts: Facts) -> list[Promise]:
 
 def _v1_rolled_out(facts: Facts) -> Promise:
     """Every device proved v1 and answered with it."""
-    proven = [d for d in facts.devices if "1:proven" in d.outcomes and d.versions[:1] == [1]]
+    proven = [d for d in facts.devices if "1:proven" in d.outcomes and (d.idle or d.versions[:1] == [1])]
     held = facts.rollouts.get("1") == "completed" and len(proven) == len(facts.devices) > 0
     return Promise("v1_rolled_out", held, len(proven))
 
 
+def _second_model(facts: Facts) -> Promise:
+    """The gateways proved another model, which answered from then on, whatever happened to the first one."""
+    having = [device.second for device in facts.devices if device.second is not None]
+    kept = [second for second in having if second.outcomes == ["1:proven"] and second.versions == [1]]
+    return Promise("second_model", len(kept) == len(having) > 0, len(kept))
+
+
+def _idle_proven(facts: Facts) -> Promise:
+    """Devices that nobody asks proved v1 and v2 by their own requests."""
+    idle = [device for device in facts.devices if device.idle]
+    proven = [device for device in idle if {1, 2} <= set(device.proved_itself) and not device.versions]
+    return Promise("idle_proven", len(proven) == len(idle) > 0, len(proven))
+
+
 def _v2_promoted(facts: Facts) -> Promise:
     """The gate promoted v2, every device proved it and ends on it."""
-    proven = [d for d in facts.devices if "2:proven" in d.outcomes and d.versions[-1:] == [2]]
+    proven = [d for d in facts.devices if "2:proven" in d.outcomes and (d.idle or d.versions[-1:] == [2])]
     held = facts.rollouts.get("2") == "completed" and len(proven) == len(facts.devices) > 0
     return Promise("v2_promoted", held, len(proven))
 
@@ -94,7 +128,10 @@ def _v4_rolled_back(facts: Facts) -> Promise:
 
 
 def _none_dropped(facts: Facts) -> Promise:
-    """Every request got its answer, and every device was asked."""
-    dropped = sum(device.dropped for device in facts.devices)
-    held = dropped == 0 and all(device.served > 0 for device in facts.devices) and bool(facts.devices)
+    """Every request got its answer, and every model was asked, but for devices without applications."""
+    asked = [d for d in facts.devices if not d.idle]
+    counts = [(d.served, d.dropped) for d in asked]
+    counts += [(d.second.served, d.second.dropped) for d in asked if d.second is not None]
+    dropped = sum(lost for _, lost in counts)
+    held = dropped == 0 and all(served > 0 for served, _ in counts) and bool(counts)
     return Promise("none_dropped", held, dropped)

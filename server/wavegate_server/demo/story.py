@@ -1,4 +1,4 @@
-"""The demo's five acts: v1 to all, v2 compressed and promoted, v3 refused, v4 caught by the gate, and the reckoning."""
+"""The demo's acts: v1 to all, a second model, v2 compressed and promoted, v3 refused, v4 caught by the gate, the reckoning."""
 
 import json
 import time
@@ -14,14 +14,13 @@ import yaml
 from wavegate_server.adapters.files.bundles import open_bundle
 from wavegate_server.demo.bad_versions import refused_bundle, treacherous_bundle
 from wavegate_server.demo.fleet import DemoDevice, Fleet, Say
-from wavegate_server.demo.promises import DeviceFacts, Facts
+from wavegate_server.demo.promises import MODEL, SECOND, DeviceFacts, Facts, SecondFacts
 from wavegate_server.demo.traffic import DeviceStats
 from wavegate_shared.errors import UsageError
 from wavegate_shared.manifest import Comparison
 
 __all__ = ["Act", "Story", "collect"]
 
-MODEL = "address-match"
 BLOCK_S, BASELINE_BLOCKS = 1.0, 20
 SOAK_S, GOOD_SOAK_S = 60.0, 5.0
 """How long a bad version may take to be found out (an alarm ends the wave at once; most come within 15 s), and how long a good
@@ -41,6 +40,7 @@ _SETTINGS = (
     ("--margin", "errors=5pt"),
     ("--probation", "2s"),
     ("--probation-requests", "15"),
+    ("--idle-after", "4s"),
     ("--deadline", "60s"),
 )
 """What the demo shortens and widens: a fleet uses 15-minute blocks, a day of baseline, an hour of soak, 0.5 pt margins."""
@@ -50,7 +50,7 @@ _POLICY = {"wide_factor": 1.0, "probation": {"max_p99_ratio": 10.0}}
 
 @dataclass
 class Act:
-    """One rollout of the story: its id by version, once it was created."""
+    """The story's rollouts, once they were created: of the first model by version."""
 
     rollouts: dict[int, str] = field(default_factory=dict)
 
@@ -61,14 +61,16 @@ class Story:
     Args:
         fleet: server and devices.
         bundle: the original's bundle.
+        second: the second model's bundle.
         directory: where v2, v3 and v4 are written.
         say: gets each line of the live log.
         policy: JSON policy file for what no option says.
     """
 
-    def __init__(self, fleet: Fleet, *, bundle: Path, directory: Path, say: Say) -> None:
+    def __init__(self, fleet: Fleet, *, bundle: Path, second: Path, directory: Path, say: Say) -> None:
         self._fleet = fleet
         self._bundle = bundle
+        self._second = second
         self._directory = directory
         self._say = say
         self.act = Act()
@@ -79,6 +81,13 @@ class Story:
         self._say(f"v1: the original, from {self._bundle.name}")
         self._take(self._bundle, 1)
         self._roll_out(1, "--waves", "all=100%", "--soak", "0s")
+
+    def second_model(self) -> None:
+        """The gateways get another model beside the first one."""
+        self._say(f"{SECOND}: a second model for the gateways, beside {MODEL}")
+        self._take(self._second, 1, model=SECOND)
+        options = ("--waves", "all=100%", "--soak", "0s")
+        self._roll_out(1, *options, model=SECOND, devices="class=gateway")
 
     def v2_promoted(self) -> None:
         """v1 compressed on the spot within a budget, then through the gate: one canary, then the rest."""
@@ -114,20 +123,23 @@ class Story:
         self._take(self._directory / "v4", 4)
         self._roll_out(4, "--waves", "canary=1,rest")
 
-    def _take(self, bundle: Path, number: int, *options: str) -> None:
+    def _take(self, bundle: Path, number: int, *options: str, model: str = MODEL) -> None:
         taken = self._fleet.wavegate("model", "import", str(bundle), *options)
         version = int(taken["version"]["number"])
         if version != number:
             raise UsageError("conflict", f"{bundle.name} became version {version}, the demo wants {number}")
-        self._fleet.wavegate("model", "publish", MODEL, str(number))
-        self._say(f"v{number} imported, signed, published")
+        self._fleet.wavegate("model", "publish", model, str(number))
+        self._say(f"{_short(model, number)} imported, signed, published")
 
-    def _roll_out(self, number: int, *options: str) -> None:
+    def _roll_out(self, number: int, *options: str, model: str = MODEL, devices: str = "all") -> None:
         settings = [text for pair in _SETTINGS if pair[0] not in options for text in pair]
         settings += ["--policy", str(self._policy_file())]
-        created = self._fleet.wavegate("rollout", "create", MODEL, str(number), "--devices", "all", *settings, *options)
-        self.act.rollouts[number] = created["id"]
-        self._follow(created["id"], number)
+        created = self._fleet.wavegate(
+            "rollout", "create", model, str(number), "--devices", devices, *settings, *options
+        )
+        if model == MODEL:
+            self.act.rollouts[number] = created["id"]
+        self._follow(created["id"], _short(model, number))
 
     def _policy_file(self) -> Path:
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -135,13 +147,13 @@ class Story:
         path.write_text(json.dumps(_POLICY), encoding="utf-8")
         return path
 
-    def _follow(self, rollout: str, number: int) -> None:
+    def _follow(self, rollout: str, name: str) -> None:
         """Say what changes until the rollout ends."""
         deadline, said = time.monotonic() + _ROLLOUT_TIMEOUT_S, set[str]()
         while time.monotonic() < deadline:
             self._fleet.check()
             view = self._fleet.rollout(rollout)
-            for line in _lines(view, number):
+            for line in _lines(view, name):
                 if line not in said:
                     said.add(line)
                     self._say(line)
@@ -149,20 +161,22 @@ class Story:
                 return
             time.sleep(_POLL_S)
         raise UsageError(
-            "setup", f"the rollout of v{number} did not end within {_ROLLOUT_TIMEOUT_S:.0f} s: {view['reason']}"
+            "setup", f"the rollout of {name} did not end within {_ROLLOUT_TIMEOUT_S:.0f} s: {view['reason']}"
         )
 
 
-def _lines(view: dict[str, Any], number: int) -> list[str]:
+def _short(model: str, number: int) -> str:
+    return f"v{number}" if model == MODEL else f"{model} v{number}"
+
+
+def _lines(view: dict[str, Any], name: str) -> list[str]:
     lines = []
     for wave in view["wave_list"]:
         if wave["state"] != "pending":
-            lines.append(
-                f"v{number} wave {wave['name'] or wave['number'] + 1}: {wave['state']} ({wave['size']} devices)"
-            )
-    lines += [f"v{number} gate: {gate['sentence']}" for gate in reversed(view["gates"]) if gate["final"]]
+            lines.append(f"{name} wave {wave['name'] or wave['number'] + 1}: {wave['state']} ({wave['size']} devices)")
+    lines += [f"{name} gate: {gate['sentence']}" for gate in reversed(view["gates"]) if gate["final"]]
     if view["state"] in _ENDED:
-        lines.append(f"v{number} {view['state']}: {view['reason']}")
+        lines.append(f"{name} {view['state']}: {view['reason']}")
     return lines
 
 
@@ -174,7 +188,7 @@ def collect(fleet: Fleet, act: Act, devices: Sequence[DemoDevice]) -> Facts:
     """Everything the promises are judged from: counts of the traffic generator, rollouts and reports of the API."""
     views = {number: fleet.rollout(name) for number, name in act.rollouts.items()}
     traffic = fleet.traffic()
-    facts = [_device_facts(fleet, device, views, traffic.get(device.id, DeviceStats())) for device in devices]
+    facts = [_device_facts(fleet, device, views, traffic) for device in devices]
     return Facts(
         devices=facts,
         rollouts={str(number): str(view["state"]) for number, view in views.items()},
@@ -185,9 +199,11 @@ def collect(fleet: Fleet, act: Act, devices: Sequence[DemoDevice]) -> Facts:
 
 
 def _device_facts(
-    fleet: Fleet, device: DemoDevice, views: dict[int, dict[str, Any]], stats: DeviceStats
+    fleet: Fleet, device: DemoDevice, views: dict[int, dict[str, Any]], traffic: dict[str, DeviceStats]
 ) -> DeviceFacts:
-    reports = fleet.reports(device.id)
+    stats = traffic.get(f"{device.id}/{MODEL}", DeviceStats())
+    every = fleet.reports(device.id)
+    reports = [report for report in every if report["model"] == MODEL]
     newest = 0
     rollback_bytes = 0
     for report in reports:
@@ -200,10 +216,28 @@ def _device_facts(
         versions=[int(version) for version in stats.history],
         served=stats.served,
         dropped=stats.dropped,
-        bytes_fetched=sum(report["bytes_fetched"] for report in reports),
+        bytes_fetched=sum(report["bytes_fetched"] for report in every),
         outcomes=[_outcome(report) for report in reports],
         rollback_bytes=rollback_bytes,
         offered=[number for number, view in views.items() if device.id in _offered(view)],
+        idle=device.idle,
+        proved_itself=[
+            report["version"]
+            for report in reports
+            if report["outcome"] == "proven" and report["self_requests"] and not report["served"]
+        ],
+        second=_second_facts(every, traffic.get(f"{device.id}/{SECOND}")),
+    )
+
+
+def _second_facts(reports: list[dict[str, Any]], stats: DeviceStats | None) -> SecondFacts | None:
+    if stats is None:
+        return None
+    return SecondFacts(
+        versions=[int(version) for version in stats.history],
+        served=stats.served,
+        dropped=stats.dropped,
+        outcomes=[_outcome(report) for report in reports if report["model"] == SECOND],
     )
 
 

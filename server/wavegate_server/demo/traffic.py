@@ -10,6 +10,7 @@ second, whole. SIGTERM ends it after the requests in flight.
 
 import base64
 import http.client
+import itertools
 import json
 import random
 import signal
@@ -26,45 +27,54 @@ import msgspec
 
 from wavegate_shared.histogram import Histogram
 
-__all__ = ["DeviceStats", "Traffic", "TrafficConfig", "VersionStats", "read_stats"]
+__all__ = ["Application", "DeviceStats", "Sample", "Traffic", "TrafficConfig", "VersionStats", "read_stats"]
 
 TIMEOUT_S = 20.0
+ORDINARY = "ordinary"
+_KIND_EVERY = 3
+"""Every third request is of a kind that is not ordinary, where the samples have one: enough to be seen in a short soak."""
+_SIDE = 28
 
 
-class Target(msgspec.Struct, frozen=True):
-    """One device's application. Attributes: device id, path of its inference socket."""
+class Application(msgspec.Struct, frozen=True, kw_only=True):
+    """One application on one device.
+
+    Attributes:
+        device: the device's id.
+        socket: path of its inference socket.
+        model: the model it asks.
+        samples: JSON lines, each a `Sample`.
+        rate_per_s: requests per second.
+    """
 
     device: str
     socket: str
+    model: str
+    samples: str
+    rate_per_s: float
+
+    @property
+    def name(self) -> str:
+        """Device and model: an application asks one model of one device."""
+        return f"{self.device}/{self.model}"
 
 
 class TrafficConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What to send where.
+    """What is sent where. Attributes: the applications, the file for the counts, the seed of the samples' order."""
 
-    Attributes:
-        targets: the devices.
-        model: model name.
-        samples: JSON lines with `a`, `b`, `label`, `kind`.
-        rate_per_s: requests per second and device.
-        stats_file: where the counts go.
-        seed: order of the samples.
-    """
-
-    targets: list[Target]
-    model: str
-    samples: str
+    applications: list[Application]
     stats_file: str
-    rate_per_s: float = 8.0
     seed: int = 1
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One labelled address pair."""
+    """An input with the true label: a pair of addresses `a` and `b`, or an `image` of 28 x 28 grey values."""
 
-    a: str
-    b: str
     label: int
-    kind: str
+    a: str = ""
+    b: str = ""
+    image: list[int] = []
+    kind: str = ORDINARY
 
 
 class _Tensor(msgspec.Struct, frozen=True):
@@ -86,7 +96,7 @@ class VersionStats(msgspec.Struct):
 
 
 class DeviceStats(msgspec.Struct):
-    """Counts of one device. `dropped` requests have no version: nobody answered them.
+    """Counts of one application. `dropped` requests have no version: nobody answered them.
 
     `history` is the version of each answer with repeats left out, as ["1", "2", "4", "2"].
     """
@@ -100,21 +110,21 @@ class DeviceStats(msgspec.Struct):
 
 
 def read_stats(path: Path) -> dict[str, DeviceStats]:
-    """The newest counts by device; empty before the first were written."""
+    """The newest counts by application's name; empty before the first were written."""
     with suppress(FileNotFoundError):
         return msgspec.json.decode(path.read_bytes(), type=dict[str, DeviceStats])
     return {}
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
+    def __init__(self, app: Application) -> None:
         super().__init__("localhost", timeout=TIMEOUT_S)
-        self._path = path
+        self.app = app
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(TIMEOUT_S)
-        self.sock.connect(self._path)
+        self.sock.connect(self.app.socket)
 
 
 @dataclass
@@ -151,15 +161,14 @@ class Traffic:
 
     def __init__(self, config: TrafficConfig) -> None:
         self._config = config
-        lines = Path(config.samples).read_text(encoding="utf-8").splitlines()
-        self._samples = [msgspec.json.decode(line, type=Sample) for line in lines if line]
+        self._samples = {file: _read_samples(Path(file)) for file in {one.samples for one in config.applications}}
         self._stopping = threading.Event()
-        self._tallies = {target.device: _Tally() for target in config.targets}
+        self._tallies = {one.name: _Tally() for one in config.applications}
         self._lock = threading.Lock()
 
     def run(self) -> None:
         """Send until stopped; every request that was begun is finished and counted."""
-        apps = [threading.Thread(target=self._app, args=(target, n)) for n, target in enumerate(self._config.targets)]
+        apps = [threading.Thread(target=self._app, args=(one, n)) for n, one in enumerate(self._config.applications)]
         for app in apps:
             app.start()
         while not self._stopping.wait(0.5):
@@ -172,45 +181,49 @@ class Traffic:
         """End after the requests in flight."""
         self._stopping.set()
 
-    def _app(self, target: Target, number: int) -> None:
-        tally = self._tallies[target.device]
-        self._wait_ready(target)
+    def _app(self, app: Application, number: int) -> None:
+        tally = self._tallies[app.name]
+        self._wait_ready(app)
         connection: _UnixConnection | None = None
-        period = 1.0 / self._config.rate_per_s
-        due = time.monotonic() + period * number / len(self._config.targets)  # not all at once
-        for count, sample in enumerate(self._stream(number)):
+        period = 1.0 / app.rate_per_s
+        due = time.monotonic() + period * number / len(self._config.applications)  # not all at once
+        for count, sample in enumerate(self._stream(app, number)):
             if self._stopping.wait(max(0.0, due - time.monotonic())):
                 break
-            connection = connection or _UnixConnection(target.socket)
-            if not self._ask(connection, sample, f"{target.device}-{count}", due, tally):
+            connection = connection or _UnixConnection(app)
+            if not self._ask(connection, sample, f"{app.name}-{count}", due, tally):
                 connection.close()
                 connection = None
             due = max(due + period, time.monotonic() - 5 * period)  # after a long stall, do not fire a burst
         if connection is not None:
             connection.close()
 
-    def _wait_ready(self, target: Target) -> None:
+    def _wait_ready(self, app: Application) -> None:
         """An application starts to ask when the model is there; before that there is nobody to ask."""
         while not self._stopping.wait(0.2):
-            connection = _UnixConnection(target.socket)
+            connection = _UnixConnection(app)
             with suppress(OSError, http.client.HTTPException):
-                connection.request("GET", f"/v2/models/{self._config.model}/ready")
+                connection.request("GET", f"/v2/models/{app.model}/ready")
                 ready = connection.getresponse().status == 200
                 connection.close()
                 if ready:
                     return
             connection.close()
 
-    def _stream(self, number: int) -> Iterator[Sample]:
+    def _stream(self, app: Application, number: int) -> Iterator[Sample]:
         order = random.Random(self._config.seed * 1000 + number)  # noqa: S311 - a shuffle, not a secret
-        while True:
-            yield from order.sample(self._samples, len(self._samples))
+        samples = self._samples[app.samples]
+        ordinary = _shuffled(order, [sample for sample in samples if sample.kind == ORDINARY])
+        other = [sample for sample in samples if sample.kind != ORDINARY]
+        rare = _shuffled(order, other)
+        for count in itertools.count(1):
+            yield next(rare if other and count % _KIND_EVERY == 0 else ordinary)
 
     def _ask(self, connection: _UnixConnection, sample: Sample, name: str, due: float, tally: _Tally) -> bool:
         try:
             answer = msgspec.json.decode(self._post(connection, "infer", _question(sample, name)), type=_Answer)
             logits, version = answer.outputs[0].data, answer.model_version
-            if answer.id != name or len(logits) != 2:
+            if answer.id != name or len(logits) <= sample.label:
                 raise ValueError(f"answer to {answer.id!r} with {len(logits)} values")
         except (OSError, http.client.HTTPException, ValueError, IndexError, msgspec.DecodeError) as error:
             with self._lock:
@@ -219,7 +232,7 @@ class Traffic:
             return False
         latency_ms = (time.monotonic() - due) * 1000
         with self._lock:
-            tally.count(version, (logits[1] > logits[0]) == bool(sample.label), latency_ms)
+            tally.count(version, logits.index(max(logits)) == sample.label, latency_ms)
         return self._feed_back(connection, sample, name, tally)
 
     def _feed_back(self, connection: _UnixConnection, sample: Sample, name: str, tally: _Tally) -> bool:
@@ -234,7 +247,7 @@ class Traffic:
 
     def _post(self, connection: _UnixConnection, verb: str, body: dict[str, object]) -> bytes:
         headers = {"Content-Type": "application/json"}
-        connection.request("POST", f"/v2/models/{self._config.model}/{verb}", json.dumps(body), headers)
+        connection.request("POST", f"/v2/models/{connection.app.model}/{verb}", json.dumps(body), headers)
         response = connection.getresponse()
         data = response.read()
         if response.status not in (200, 202, 204):
@@ -243,18 +256,29 @@ class Traffic:
 
     def _write(self) -> None:
         with self._lock:
-            stats = {device: tally.stats() for device, tally in self._tallies.items()}
+            stats = {name: tally.stats() for name, tally in self._tallies.items()}
         path = Path(self._config.stats_file)
         fresh = path.with_suffix(".tmp")
         fresh.write_bytes(msgspec.json.encode(stats))
         fresh.replace(path)
 
 
+def _read_samples(file: Path) -> list[Sample]:
+    return [msgspec.json.decode(line, type=Sample) for line in file.read_text(encoding="utf-8").splitlines() if line]
+
+
+def _shuffled(order: random.Random, samples: list[Sample]) -> Iterator[Sample]:
+    """All samples in a new order each time, without an end; nothing where there are none."""
+    while samples:
+        yield from order.sample(samples, len(samples))
+
+
 def _question(sample: Sample, name: str) -> dict[str, object]:
-    return {
-        "id": name,
-        "inputs": [{"name": "text", "datatype": "BYTES", "shape": [1, 2], "data": [sample.a, sample.b]}],
-    }
+    if sample.image:
+        tensor = {"name": "image", "datatype": "UINT8", "shape": [1, _SIDE, _SIDE], "data": sample.image}
+    else:
+        tensor = {"name": "text", "datatype": "BYTES", "shape": [1, 2], "data": [sample.a, sample.b]}
+    return {"id": name, "inputs": [tensor]}
 
 
 def _text(histogram: Histogram) -> str:

@@ -85,6 +85,7 @@ class HistoryRow:
     code: str | None
     bytes_fetched: int
     served: int
+    self_requests: int
     golden_value: float | None
     golden_limit: float | None
     cpu_ratio: float | None
@@ -130,6 +131,7 @@ SENTENCES: dict[str, str] = {
     "assigned_directly": "The newest assignment (number {seq}) names {model} v{version}; it belongs to no rollout.",
     "unacknowledged": "The device has not acknowledged that assignment yet.",
     "proven": "It proved v{version}: golden set passed and {served} live requests served.",
+    "proven_own": "It proved v{version}: golden set passed, {served} live requests served, and {own} of its own, because live ones did not come.",
     "proven_again": "It is back on v{version}, which had proved itself here before on {served} live requests; golden set passed.",
     "refused": "It refused v{version} before the swap ({code}: {detail}) and went on serving v{active}.",
     "reverted": "It went back from v{version} to v{active} by itself ({code}: {detail}).",
@@ -263,6 +265,7 @@ def _history_row(row: Any) -> HistoryRow:
         code=row.code,
         bytes_fetched=row.bytes_fetched,
         served=row.served,
+        self_requests=body.get("self_requests") or 0,
         golden_value=golden.get("value"),
         golden_limit=golden.get("limit"),
         cpu_ratio=bench.get("cpu_ratio"),
@@ -314,14 +317,16 @@ def _served_before(session: Session, device_id: str, entry: HistoryRow) -> int:
 def _report_step(entry: HistoryRow, body: dict[str, Any], served_before: int) -> WhyStep:
     if served_before:
         return _step("proven_again", entry.at, rollout=entry.rollout or "", version=entry.version, served=served_before)
+    own = entry.outcome == "proven" and entry.self_requests
     return _step(
-        entry.outcome if entry.outcome in SENTENCES else "deferred",
+        "proven_own" if own else entry.outcome if entry.outcome in SENTENCES else "deferred",
         entry.at,
         rollout=entry.rollout or "",
         model=entry.model,
         version=entry.version,
         active=entry.active_version,
         served=entry.served,
+        own=entry.self_requests,
         code=entry.code or "",
         detail=str(body.get("detail") or ""),
     )

@@ -68,7 +68,13 @@ class EvidenceStore:
         return reduce_blocks(
             metric_specs(metric, view.policy.margins),
             [
-                DeviceBlocks(d.device, before.get(d.device, {}), after.get(d.device, {}), memory.get(d.device))
+                DeviceBlocks(
+                    d.device,
+                    before.get(d.device, {}),
+                    after.get(d.device, {}),
+                    memory.get(d.device),
+                    d.live_requests or 0,
+                )
                 for d in updated
             ],
             [DeviceBlocks(d.device, before.get(d.device, {}), beside.get(d.device, {})) for d in controls],

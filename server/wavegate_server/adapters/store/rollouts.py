@@ -20,6 +20,7 @@ from wavegate_server.adapters.database.tables import (
     RolloutWave,
     Version,
 )
+from wavegate_server.adapters.database.tables_telemetry import DeviceRollup
 from wavegate_server.adapters.store import audit
 from wavegate_server.adapters.store.device_slots import running_versions
 from wavegate_server.adapters.store.rollout_transitions import write_transition
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 _BATCH = 500
+_DAY_S = 86_400
 MAX_MODELS = 8
 """What an agent's journal has room for."""
 _NOT_COMING_BACK = [s.value for s in (AssignmentState.ROLLED_BACK, AssignmentState.SKIPPED, AssignmentState.FAILED)]
@@ -232,7 +234,10 @@ def _add_rows(
     actor: str,
     now: datetime,
 ) -> None:
-    todo = [Candidate(d.id, d.hardware_class, d.site) for d in members if running[d.id] != manifest.version]
+    live = _live_devices(session, [device.id for device in members], manifest.model, now)
+    todo = [
+        Candidate(d.id, d.hardware_class, d.site, d.id in live) for d in members if running[d.id] != manifest.version
+    ]
     waves = plan_waves(seed, todo, policy.waves)
     wave_of = {device: wave.number for wave in waves for device in wave.devices}
     waits = Sentence("rollout.waits_approval" if policy.require_approval else "rollout.waits_start")
@@ -267,6 +272,22 @@ def _add_rows(
             )
         )
     session.flush()
+
+
+def _live_devices(session: Session, devices: Sequence[str], model: str, now: datetime) -> set[str]:
+    """Which of these devices served live requests of the model since the beginning of yesterday (UTC)."""
+    yesterday = (int(now.timestamp()) // _DAY_S - 1) * _DAY_S
+    found: set[str] = set()
+    for at in range(0, len(devices), _BATCH):
+        query = select(DeviceRollup.device_id).where(
+            col(DeviceRollup.device_id).in_(devices[at : at + _BATCH]),
+            DeviceRollup.level == _DAY_S,
+            DeviceRollup.bucket >= yesterday,
+            DeviceRollup.model == model,
+            DeviceRollup.requests > 0,
+        )
+        found.update(session.exec(query))
+    return found
 
 
 def _wave_view(row: RolloutWave) -> WaveView:

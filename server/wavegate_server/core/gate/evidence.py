@@ -139,12 +139,16 @@ class Block:
 
 @dataclass(slots=True)
 class DeviceBlocks:
-    """One device's blocks by number, before the wave and after the swap, and its peak memory after it."""
+    """One device's blocks by number, before the wave and after the swap, and its peak memory after it.
+
+    `live_requests`: that it served with the new version by its own word, which is here before the telemetry of the same time.
+    """
 
     device: str
     before: dict[int, Block] = field(default_factory=dict)
     after: dict[int, Block] = field(default_factory=dict)
     peak_memory_mb: float | None = None
+    live_requests: int = 0
 
 
 def metric_specs(metric: Metric, margins: Mapping[str, float]) -> list[MetricSpec]:
@@ -164,7 +168,9 @@ def reduce_blocks(
         compare(spec, [_track(spec.name, d) for d in updated], [_track(spec.name, d) for d in controls])
         for spec in specs
     ]
-    served = sum(any(block.requests for block in device.after.values()) for device in updated)
+    served = sum(
+        device.live_requests > 0 or any(block.requests for block in device.after.values()) for device in updated
+    )
     return Telemetry(updated=len(updated), metrics=metrics, live=_live(updated), live_devices=served)
 
 

@@ -2,7 +2,8 @@
 
 The order depends only on the rollout's seed and the devices, never on the percentages, so a raised percentage only adds
 devices. It is spread over hardware classes (each class has one device at the front, then in proportion) and over sites (the
-pick that would complete a site comes last). Equal chances are drawn by blake2b(seed:device): a new seed, other canaries.
+pick that would complete a site comes last). Within a class, devices with live traffic come before idle ones: a canary that nobody
+asks shows little. Equal chances are drawn by blake2b(seed:device): a new seed, other canaries.
 Membership is frozen at the rollout's start. Not here: when a wave begins (`step`).
 
 Source: docs/adr/0009-a-rollout-is-a-pure-step.md; the same idea as bucketed feature flags.
@@ -22,11 +23,12 @@ __all__ = ["Candidate", "Wave", "draw", "order", "plan_waves"]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A device that may be put into a wave."""
+    """A device that may be put into a wave. `live`: applications asked it for the model since yesterday."""
 
     device: str
     hardware_class: str
     site: str
+    live: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +48,21 @@ def draw(seed: str, device: str) -> int:
 def order(seed: str, candidates: Sequence[Candidate]) -> list[str]:
     """All devices in the order in which they are reached.
 
-    The first C are one of each of the C classes; from there on classes come in proportion. Within that, the site with the
-    smallest share already taken is next, and a device that would complete its site waits until no other choice is left.
+    The first C are one of each of the C classes; from there on classes come in proportion. Within a class, those with live traffic
+    come first. Within that, the site with the smallest share already taken is next, and a device that would complete its site
+    waits until no other choice is left.
     """
     sizes = Counter(candidate.site for candidate in candidates)
     taken: Counter[str] = Counter()
-    queues = {name: _SiteQueue(seed, members) for name, members in _by_class(candidates).items()}
+    groups = _by_class(candidates)
+    queues = {
+        name: [_SiteQueue(seed, [one for one in members if one.live is live]) for live in (True, False)]
+        for name, members in groups.items()
+    }
     result = []
-    for name in _class_sequence(seed, {name: queue.size for name, queue in queues.items()}):
-        device, site = queues[name].next(sizes, taken)
+    for name in _class_sequence(seed, {name: len(members) for name, members in groups.items()}):
+        live, idle = queues[name]
+        device, site = (live or idle).next(sizes, taken)
         taken[site] += 1
         result.append(device)
     return result
@@ -89,14 +97,12 @@ def _class_sequence(seed: str, sizes: dict[str, int]) -> list[str]:
 
 
 class _SiteQueue:
-    """The devices of one class; gives the next one by the state of the sites.
+    """Devices of one class; gives the next one by the state of the sites. False once it is empty.
 
     Keys only grow while sites fill up, so a stale heap entry is pushed back with its new key (lazy update): n log n.
     """
 
     def __init__(self, seed: str, members: Sequence[Candidate]) -> None:
-        self.size = len(members)
-        self._seed = seed
         self._left: dict[str, list[tuple[int, str]]] = defaultdict(list)
         for member in members:
             self._left[member.site].append((draw(seed, member.device), member.device))
@@ -104,6 +110,9 @@ class _SiteQueue:
             lots.sort(reverse=True)
         self._heap = [(False, 0.0, draw(seed, f"site/{site}"), site) for site in self._left]
         heapq.heapify(self._heap)
+
+    def __bool__(self) -> bool:
+        return bool(self._heap)
 
     def next(self, sizes: Counter[str], taken: Counter[str]) -> tuple[str, str]:
         while True:

@@ -63,26 +63,35 @@ def test_a_version_that_came_back_is_said_to_have_proved_itself_before(seeded_en
     )
 
 
+def test_a_version_proved_by_own_requests_says_so(seeded_engine: Engine) -> None:
+    with Session(seeded_engine) as session:
+        body = {"active_version": 9, "self_requests": 48}
+        row = DeviceReport(
+            device_id="locker-hz-01",
+            received_at=NOW,
+            assignment_seq=99,
+            model=MODEL,
+            version=9,
+            outcome="proven",
+            served=2,
+            body=body,
+            envelope=b"{}",
+        )
+        session.add(row)
+        session.flush()
+        assert device_history(session, "locker-hz-01")[0].self_requests == 48
+        said = next(step for step in device_why(session, "locker-hz-01").steps if step.code == "proven_own")
+        session.rollback()
+    assert said.sentence == (
+        "It proved v9: golden set passed, 2 live requests served, and 48 of its own, because live ones did not come."
+    )
+
+
 def test_a_device_that_never_got_anything_says_so(session: Session) -> None:
     assert [step.code for step in device_why(session, "locker-den-06").steps] == ["nothing"]
 
 
 def test_every_sentence_names_its_places_only() -> None:
-    places = dict.fromkeys(
-        (
-            "seq",
-            "model",
-            "version",
-            "rollout",
-            "wave",
-            "served",
-            "code",
-            "detail",
-            "active",
-            "verdict",
-            "sentence",
-            "state",
-        ),
-        "x",
-    )
+    names = "seq model version rollout wave served own code detail active verdict sentence state"
+    places = dict.fromkeys(names.split(), "x")
     assert all("{" not in text.format_map(places) for text in SENTENCES.values())

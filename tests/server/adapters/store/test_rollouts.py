@@ -1,10 +1,12 @@
 from pathlib import Path
 
 import pytest
+from sqlmodel import delete
 
-from tests.support.fleet_db import FleetDb, fleet_db
+from tests.support.fleet_db import MODEL, FleetDb, fleet_db
 from wavegate_server.adapters.database.connection import read, write
 from wavegate_server.adapters.database.tables import AuditEvent, Device, Rollout, Version
+from wavegate_server.adapters.database.tables_telemetry import DeviceRollup
 from wavegate_server.adapters.store.rollouts import MAX_MODELS, create_rollout, load_view, unfinished_rollouts
 from wavegate_shared.errors import UsageError
 from wavegate_shared.states import AssignmentState, RolloutState
@@ -22,6 +24,43 @@ def test_a_rollout_is_planned_with_frozen_waves(tmp_path: Path) -> None:
     assert [(wave.name, wave.size) for wave in view.waves] == [("canary", 1), ("wave 2", 3), ("wave 3", 4)]
     assert {device.previous_version for device in view.devices} == {1}
     assert [len(view.members(wave.number)) for wave in view.waves] == [1, 3, 4]
+
+
+@pytest.mark.parametrize(("model", "hours", "canary"), [(MODEL, 20, True), (MODEL, 60, False), ("other", 20, False)])
+def test_the_canary_is_a_device_that_applications_ask(tmp_path: Path, model: str, hours: int, canary: bool) -> None:
+    """Two canaries, one of each class."""
+    with fleet_db(tmp_path, devices=8) as db:
+        found = set()
+        for number in range(5):
+            asked = NAMES[number]
+            day = int(db.now.timestamp() - 3600 * hours) // 86400 * 86400
+            with write(db.engine) as session:
+                session.exec(delete(DeviceRollup))
+                session.add(day_of_traffic(asked, model, day))
+            rollout = db.rollout(2, NAMES, waves=[{"name": "canary", "count": 2}], seed="always-the-same")
+            with read(db.engine) as session:
+                canaries = load_view(session, rollout, since=db.now).members(0)
+                found.add(asked in {device.device for device in canaries})
+            with write(db.engine) as session:
+                session.get_one(Rollout, rollout).state = "completed"
+
+    assert (found == {True}) is canary
+
+
+def day_of_traffic(device: str, model: str, day: int) -> DeviceRollup:
+    return DeviceRollup(
+        device_id=device,
+        level=86400,
+        bucket=day,
+        slot=model,
+        version=1,
+        model=model,
+        requests=7,
+        errors=0,
+        latency=b"",
+        score_sum=0.0,
+        score_count=0,
+    )
 
 
 def test_a_device_that_runs_the_version_already_is_skipped(tmp_path: Path) -> None:

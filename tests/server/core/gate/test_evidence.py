@@ -146,3 +146,8 @@ def test_a_device_is_live_when_it_served_requests_with_the_version() -> None:
     idle = [DeviceBlocks("silent"), DeviceBlocks("idle", before={0: Block(requests=9)}, after={1: Block()})]
     found = reduce_blocks([ACCURACY], [served, *idle], [])
     assert (found.updated, found.live_devices, found.idle) == (3, 1, 2)
+
+
+def test_a_device_is_live_by_its_own_word_before_its_telemetry_is_there() -> None:
+    said = [DeviceBlocks("said", live_requests=15), DeviceBlocks("idle", live_requests=0)]
+    assert reduce_blocks([ACCURACY], said, []).live_devices == 1

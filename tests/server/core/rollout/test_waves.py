@@ -102,3 +102,22 @@ def test_the_lot_is_stable_for_ever() -> None:
 
 def test_ten_thousand_devices_are_ordered_quickly() -> None:
     assert len(order("seed", fleet(2000, 5, "a", "b", "c"))) == 10_000
+
+
+def test_canaries_are_devices_with_live_traffic() -> None:
+    members = [
+        Candidate(c.device, c.hardware_class, c.site, live=int(c.device[1:].split("-")[0]) % 3 == 0)
+        for c in fleet(9, 4, "locker", "kiosk")
+    ]
+    live = {candidate.device for candidate in members if candidate.live}
+
+    devices = order("seed", members)
+
+    assert set(devices[: len(live)]) == live
+    assert sorted(devices) == sorted(candidate.device for candidate in members)
+
+
+def test_a_class_of_idle_devices_still_has_a_canary() -> None:
+    members = [Candidate("a1", "camera", "s"), *(Candidate(f"b{n}", "locker", "s", live=n == 2) for n in range(4))]
+
+    assert set(order("seed", members)[:2]) == {"a1", "b2"}
