@@ -110,6 +110,7 @@ ENGLISH: dict[str, str] = {
     "device.runs_it": "runs this version already",
     "device.no_answer": "did not answer before the deadline",
     "device.not_proven": "accepted, but not proven before the deadline",
+    "device.left": "it left the fleet before it was done",
     "device.not_reached": "not reached before the rollback",
     "device.aborted": "the rollout was aborted",
     "device.withdrawn": "the order was withdrawn before it was accepted",

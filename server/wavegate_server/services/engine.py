@@ -33,8 +33,9 @@ from wavegate_server.adapters.store.rollouts import (
 from wavegate_server.config import Settings
 from wavegate_server.core.gate.evidence import Telemetry
 from wavegate_server.core.rollout.after import idle_part, step_after
+from wavegate_server.core.rollout.gate_inputs import soak_over
 from wavegate_server.core.rollout.plan import RolloutView, Transition
-from wavegate_server.core.rollout.step import soak_over, step
+from wavegate_server.core.rollout.step import step
 from wavegate_shared.errors import TransferError
 from wavegate_shared.states import RolloutState
 

@@ -18,6 +18,7 @@ from sqlmodel import Session, col
 
 from wavegate_server.adapters.database.tables import DeviceRollup, TelemetryWindow, Version
 from wavegate_server.core.gate.evidence import Block, DeviceBlocks, Telemetry, metric_specs, reduce_blocks
+from wavegate_server.core.rollout.gate_inputs import left
 from wavegate_server.core.rollout.plan import DeviceView, RolloutView
 from wavegate_server.core.rollout.waves import draw
 from wavegate_shared.histogram import Histogram
@@ -56,8 +57,8 @@ class EvidenceStore:
         block_s = view.policy.block_s
         start = int(wave.started_at.timestamp() // block_s)
         end = complete_until(view, now)
-        updated = _sample(view, [d for d in view.members(view.wave) if d.swapped_at is not None])
-        controls = _sample(view, [d for d in view.devices if d.state is AssignmentState.SCHEDULED])
+        updated = _sample(view, [d for d in view.members(view.wave) if d.swapped_at is not None and not left(d)])
+        controls = _sample(view, [d for d in view.devices if d.state is AssignmentState.SCHEDULED and not left(d)])
         old = {d.device: d.previous_version for d in (*updated, *controls) if d.previous_version}
         before = self._blocks_before(session, view, old, start)
         fresh = {d.device: d.swapped_at.timestamp() for d in updated if d.swapped_at is not None}

@@ -15,8 +15,9 @@ import msgspec
 from wavegate_server.core.gate import decision as gate_decision
 from wavegate_server.core.gate.evidence import Telemetry
 from wavegate_server.core.gate.verdict import Guards, Verdict
+from wavegate_server.core.rollout.gate_inputs import gate_evidence
 from wavegate_server.core.rollout.plan import DeviceView, GateRecord, RolloutView, Transition
-from wavegate_server.core.rollout.step import gate_evidence, roll_back
+from wavegate_server.core.rollout.step import roll_back
 from wavegate_shared.states import AssignmentState, RolloutState
 
 __all__ = ["idle_part", "step_after", "watch_until"]

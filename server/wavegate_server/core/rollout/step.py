@@ -22,13 +22,14 @@ from datetime import datetime, timedelta
 
 from wavegate_server.core.gate import decision as gate_decision
 from wavegate_server.core.gate.evidence import Telemetry
-from wavegate_server.core.gate.verdict import Failure, GateEvidence, Guards, Rules, Verdict
+from wavegate_server.core.gate.verdict import Verdict
+from wavegate_server.core.rollout.gate_inputs import gate_evidence
 from wavegate_server.core.rollout.plan import DeviceChange, DeviceView, GateRecord, RolloutView, Transition, WaveChange
-from wavegate_server.core.rollout.waiting import live_requests_missing, waiting_reason
+from wavegate_server.core.rollout.waiting import waiting_reason
 from wavegate_server.core.sentences import Sentence
 from wavegate_shared.states import AssignmentState, RolloutState, WaveState
 
-__all__ = ["gate_evidence", "holders", "roll_back", "roll_back_again", "soak_over", "step"]
+__all__ = ["holders", "roll_back", "roll_back_again", "step"]
 
 _AT_WORK = frozenset({AssignmentState.PUBLISHED, AssignmentState.ACCEPTED, AssignmentState.SWAPPED})
 _UNSETTLED = _AT_WORK | {AssignmentState.SCHEDULED}
@@ -52,46 +53,6 @@ def step(view: RolloutView, telemetry: Telemetry | None, now: datetime) -> Trans
     if view.state is RolloutState.ROLLING_BACK:
         return _finish_rollback(view, now)
     return Transition()
-
-
-def soak_over(view: RolloutView, now: datetime) -> bool:
-    """Whether the current wave was watched for the whole soak, and this controller has been there long enough to know."""
-    wave = view.waves[view.wave]
-    if wave.state is not WaveState.SOAKING or wave.soak_started_at is None:
-        return False
-    policy = view.policy
-    settled_in = view.since + timedelta(seconds=min(policy.grace_s, policy.soak_s))
-    return now >= max(wave.soak_started_at + timedelta(seconds=policy.soak_s), settled_in)
-
-
-def gate_evidence(view: RolloutView, telemetry: Telemetry | None, now: datetime) -> GateEvidence:
-    """The gate's inputs for the current wave."""
-    policy, wave = view.policy, view.waves[view.wave]
-    updated = [device for device in view.members(view.wave) if device.swapped_at is not None]
-    return GateEvidence(
-        rollout=view.id,
-        model=view.model,
-        version=view.version,
-        wave=wave.name,
-        soak_over=soak_over(view, now),
-        first_install=bool(updated) and all(device.previous_version == 0 for device in updated),
-        approved_by=wave.approved_by,
-        rules=Rules(
-            alpha=policy.alpha,
-            comparisons=view.metrics * len(view.waves),
-            min_blocks=policy.min_blocks,
-            few_canaries=policy.few_canaries,
-            wide_factor=policy.wide_factor,
-            at_soak_end=policy.at_soak_end,
-            required_metrics=list(policy.required_metrics),
-            idle_wave=policy.idle_wave,
-            slo=view.slo,
-        ),
-        guards=_guards(view, now),
-        telemetry=telemetry,
-        soak_ends=wave.soak_ends(policy.soak_s),
-        waiting=live_requests_missing(view),
-    )
 
 
 def roll_back(view: RolloutView, reason: Sentence, now: datetime) -> Transition:
@@ -208,7 +169,7 @@ def _start(view: RolloutView, now: datetime) -> Transition:
 
 
 def _advance(view: RolloutView, telemetry: Telemetry | None, now: datetime) -> Transition:
-    late = _timed_out(view, now)
+    late = (*_gone(view), *_timed_out(view, now))
     view = _with(view, late)
     evidence = gate_evidence(view, telemetry, now)
     decision = gate_decision.decide(evidence)
@@ -275,7 +236,7 @@ def _settle(view: RolloutView) -> tuple[WaveChange, ...]:
 
 def _reachable(view: RolloutView, members: Iterable[DeviceView]) -> tuple[str, ...]:
     members = list(members)
-    waiting = [device.device for device in members if device.state is AssignmentState.SCHEDULED]
+    waiting = [d.device for d in members if d.state is AssignmentState.SCHEDULED and not d.revoked]
     limit = view.policy.max_in_flight
     if not limit:
         return tuple(waiting)
@@ -283,10 +244,19 @@ def _reachable(view: RolloutView, members: Iterable[DeviceView]) -> tuple[str, .
     return tuple(waiting[: max(0, limit - busy)])
 
 
+def _gone(view: RolloutView) -> tuple[DeviceChange, ...]:
+    """Devices that were revoked or deleted under way are not waited for, and not counted."""
+    reason = Sentence("device.left")
+    left = [device.device for device in view.devices if device.revoked and device.state in _UNSETTLED]
+    return tuple(DeviceChange(device, AssignmentState.SKIPPED, reason=reason) for device in left)
+
+
 def _timed_out(view: RolloutView, now: datetime) -> tuple[DeviceChange, ...]:
     grace = view.since + timedelta(seconds=view.policy.grace_s)
     changes = []
     for device in view.devices:
+        if device.revoked:
+            continue
         if device.state in _AT_WORK and device.deadline is not None and now >= max(device.deadline, grace):
             absent = device.state is AssignmentState.PUBLISHED
             reason = Sentence("device.no_answer" if absent else "device.not_proven")
@@ -305,37 +275,6 @@ def _with(view: RolloutView, changes: tuple[DeviceChange, ...]) -> RolloutView:
         for device in view.devices
     )
     return replace(view, devices=devices)
-
-
-def _guards(view: RolloutView, now: datetime) -> Guards:
-    begun = [wave for wave in view.waves if wave.state is not WaveState.PENDING]
-    silence = timedelta(seconds=view.policy.heartbeat_s)
-    listening = now >= view.since + max(silence, timedelta(seconds=view.policy.grace_s))
-
-    def silent(device: DeviceView) -> bool:
-        return listening and (device.last_seen is None or device.last_seen < now - silence)
-
-    updated = [d for d in view.devices if d.swapped_at and d.state in (AssignmentState.SWAPPED, AssignmentState.PROVEN)]
-    controls = [device for device in view.devices if device.state is AssignmentState.SCHEDULED]
-    return Guards(
-        size=sum(wave.size for wave in begun),
-        budget=sum(view.policy.failure_budget(wave.size) for wave in begun),
-        failed=[_failure(device) for device in view.devices if _has_failed(device)],
-        touched=len(updated),
-        silent=[device.device for device in updated if silent(device)],
-        controls=len(controls),
-        silent_controls=sum(silent(device) for device in controls),
-    )
-
-
-def _has_failed(device: DeviceView) -> bool:
-    """A deferral and an absence are no failure; taking the order and not getting through is."""
-    timed_out = device.state is AssignmentState.TIMED_OUT and device.accepted_at is not None
-    return device.state is AssignmentState.FAILED or timed_out
-
-
-def _failure(device: DeviceView) -> Failure:
-    return Failure(device.device, device.code or device.state.value, str(device.reason))
 
 
 def _finish_rollback(view: RolloutView, now: datetime) -> Transition:

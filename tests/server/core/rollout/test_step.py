@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from tests.support.rollout_world import START, World, new_view, quiet_policy, run_to_end
 from wavegate_server.core.gate.verdict import Verdict
-from wavegate_server.core.rollout.step import gate_evidence, soak_over, step
+from wavegate_server.core.rollout.gate_inputs import gate_evidence, soak_over
+from wavegate_server.core.rollout.step import step
 from wavegate_shared.states import AssignmentState, DeviceState, Outcome, RolloutState, WaveState
 
 

@@ -3,7 +3,7 @@ from datetime import timedelta
 
 from tests.support.rollout_world import START, World, new_view, quiet_policy
 from wavegate_server.core.gate.verdict import Waiting
-from wavegate_server.core.rollout.step import gate_evidence
+from wavegate_server.core.rollout.gate_inputs import gate_evidence
 from wavegate_server.core.rollout.waiting import live_requests_missing
 from wavegate_shared.assignment import Probation
 from wavegate_shared.states import DeviceState, Outcome
