@@ -45,7 +45,7 @@ def test_every_module_is_reached_by_some_test() -> None:
     for path in [*python, *commands]:
         text = path.read_text(encoding="utf-8")
         named.update(re.findall(r"wavegate_[a-z]+(?:\.\w+)+", text))
-        for module, names in re.findall(r"from (wavegate_[\w.]+) import ([\w, ]+)", text):
+        for module, names in re.findall(r"from (wavegate_[\w.]+) import \(?([\w, ]+|[\w,\s]+(?=\)))", text):
             named.update(f"{module}.{name.strip()}" for name in names.split(","))
     dotted = {".".join(path.relative_to(ROOT).with_suffix("").parts[1:]) for part in PARTS for path in modules(part)}
     assert dotted - named == set()

@@ -39,6 +39,7 @@ from wavegate_server.services.compress_runner import CompressRunner
 from wavegate_server.services.delivery import Delivery
 from wavegate_server.services.engine import Engine
 from wavegate_server.services.ingest.service import Ingest
+from wavegate_server.services.late_joiners import LateJoiners
 from wavegate_server.web import add_web
 from wavegate_shared.errors import UsageError
 from wavegate_shared.wire import Hello, Report, SignedReport, StateEvent
@@ -131,6 +132,10 @@ def _start_loops(stack: ExitStack, context: Context, trust: first_start.Trust, b
     delivery = Delivery(
         context.objects, trust.tuf_repo, trust.director, downlink.publish, lookup, settings.topics, now=context.clock
     )
+    bench_rounds = BenchRounds(
+        database, trust.tuf_repo, AssignmentWriter(trust.director, trust.tuf_repo, settings.topics)
+    )
+    late_joiners = LateJoiners(database)
     engine = Engine(
         database,
         trust.director,
@@ -138,9 +143,7 @@ def _start_loops(stack: ExitStack, context: Context, trust: first_start.Trust, b
         downlink,
         settings,
         hooks=(lambda now: first_start.maintain(trust, database, now),),
-        rounds=BenchRounds(
-            database, trust.tuf_repo, AssignmentWriter(trust.director, trust.tuf_repo, settings.topics)
-        ).tick,
+        rounds=lambda now: bench_rounds.tick(now) + late_joiners.tick(now),
     )
     handlers = _Handlers(DeviceMessageStore(settings.topics))
     ingest = Ingest(database, settings, downlink, handlers, delivery, on_revoked=broker.deny)

@@ -28,6 +28,7 @@ from wavegate_server.adapters.store.assignments import AssignmentWriter
 from wavegate_server.adapters.store.device_messages import DeviceMessageStore, Verified
 from wavegate_server.adapters.store.rollouts import create_rollout
 from wavegate_server.adapters.trust.director import Director
+from wavegate_server.core.rollout.late_joiners import Choice
 from wavegate_server.migrations import upgrade
 from wavegate_shared.assignment import ASSIGNMENT_TYPE, Assignment
 from wavegate_shared.chunks import Chunk
@@ -139,7 +140,7 @@ class FleetDb:
                 )
             )
 
-    def rollout(self, version: int, devices: list[str], **policy: Any) -> str:
+    def rollout(self, version: int, devices: list[str], *, choice: Choice | None = None, **policy: Any) -> str:
         """A rollout of `version`, decided by the gate alone unless told otherwise."""
         with write(self.engine) as session:
             return create_rollout(
@@ -150,6 +151,7 @@ class FleetDb:
                 policy={"few_canaries": "wide", **policy},
                 actor="ana",
                 now=self.now,
+                choice=choice,
             )
 
     def says(self, name: str, state: DeviceState, *, seq: int, version: int = 2, **more: Any) -> None:

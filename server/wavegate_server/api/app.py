@@ -9,7 +9,17 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from wavegate_server.api import bench_rounds, compress_jobs, devices, enrol, models, rollouts, system, tokens
+from wavegate_server.api import (
+    bench_rounds,
+    compress_jobs,
+    devices,
+    enrol,
+    fleet_defaults,
+    models,
+    rollouts,
+    system,
+    tokens,
+)
 from wavegate_server.api.context import Context
 from wavegate_server.api.limits import BodyLimit
 from wavegate_server.api.problems import MEDIA_TYPE, Boundary, add_problem_handlers, problem_responses
@@ -51,6 +61,7 @@ def create_api(context: Context) -> FastAPI:
         compress_jobs.router,
         bench_rounds.router,
         rollouts.router,
+        fleet_defaults.router,
         tokens.router,
     ):
         app.include_router(router, prefix=PREFIX, responses=guarded)

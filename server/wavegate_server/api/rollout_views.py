@@ -12,6 +12,7 @@ from pydantic.config import JsonDict
 from wavegate_server.adapters.reads.rollouts import RolloutDetail
 from wavegate_server.api.device_views import DeviceId, FilterBody
 from wavegate_server.core.gate.policy import Policy
+from wavegate_server.core.rollout.late_joiners import Choice
 
 __all__ = [
     "ActionBody",
@@ -20,6 +21,7 @@ __all__ = [
     "RolloutExplanation",
     "RolloutSummary",
     "RolloutView",
+    "lasting_choice",
 ]
 
 _EXAMPLE: JsonDict = {
@@ -62,6 +64,16 @@ class DeviceChoice(BaseModel):
         if sum((self.all, self.ids is not None, self.filter is not None)) != 1:
             raise ValueError("give exactly one of all, ids and filter")
         return self
+
+
+def lasting_choice(chosen: DeviceChoice) -> Choice | None:
+    """The selection, where it also says something of devices to come: not single ones, and not what they run now."""
+    if chosen.all:
+        return Choice()
+    if chosen.filter is None or chosen.filter.model is not None or chosen.filter.version is not None:
+        return None
+    found = chosen.filter
+    return Choice(hardware_class=found.hardware_class or "", site=found.site or "", labels=dict(found.labels))
 
 
 class NewRollout(BaseModel):

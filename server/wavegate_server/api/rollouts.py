@@ -23,6 +23,7 @@ from wavegate_server.api.rollout_views import (
     RolloutExplanation,
     RolloutSummary,
     RolloutView,
+    lasting_choice,
 )
 from wavegate_server.core.rollout.actions import Action
 from wavegate_shared.errors import UsageError
@@ -70,6 +71,7 @@ def new_rollout(body: NewRollout, context: Ctx, once: OnceKey, who: RolloutWrite
             actor=who.name,
             now=context.clock(),
             allow_denied=body.allow_denied,
+            choice=lasting_choice(body.devices),
         )
         session.flush()
         view = _view(session, rollout_id)

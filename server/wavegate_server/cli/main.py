@@ -36,6 +36,7 @@ PARTS = (
     Part("doctor", "wavegate_server.cli.doctor", "doctor", "Say what is wrong with this installation."),
     Part("model", "wavegate_server.cli.model", "app", "Models: import, publish, look at versions."),
     Part("rollout", "wavegate_server.cli.rollout", "app", "Rollouts: start, watch, steer, explain."),
+    Part("fleet", "wavegate_server.cli.fleet", "app", "The whole fleet: what devices get that come later."),
     Part("device", "wavegate_server.cli.device", "app", "Devices: register, enrol, look at, explain."),
     Part(
         "compress",

@@ -4,8 +4,6 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +13,28 @@ from wavegate_server.adapters import clock
 from wavegate_server.cli.client import connect
 from wavegate_server.cli.output import ExitCode, JsonFlag, ago, lines, print_json, table
 from wavegate_server.cli.parse import parse_baseline, parse_devices, parse_duration, parse_margins, parse_waves
+from wavegate_server.cli.rollout_options import (
+    Approve,
+    Baseline,
+    Block,
+    Canaries,
+    Deadline,
+    Denied,
+    Devices,
+    IdleAfter,
+    IdleWaveOption,
+    LateJoinersOption,
+    Margin,
+    MaxFailures,
+    PolicyFile,
+    ProbationRequests,
+    ProbationTime,
+    Soak,
+    StartAt,
+    WatchAfter,
+    WatchFlag,
+    Waves,
+)
 from wavegate_server.client import Client, at
 from wavegate_shared.errors import TransferError, UsageError
 
@@ -28,50 +48,6 @@ _ENDED = ("completed", "rolled_back", "cancelled")
 _POLL_S = 1.0
 _PATIENCE_S = 30.0
 """How long `watch` bears a server that does not answer: longer than a restart."""
-
-
-class FewCanaries(StrEnum):
-    """Who decides when there are fewer than 5 canaries or too short a baseline."""
-
-    HUMAN = "human"
-    WIDE = "wide"
-
-
-class IdleWave(StrEnum):
-    """What becomes of a wave in which devices had no live traffic."""
-
-    PROMOTE = "promote"
-    HOLD = "hold"
-    HUMAN = "human"
-
-
-Devices = Annotated[
-    str, typer.Option(help="all, ids (kiosk-1,kiosk-2), or a filter: class=edge-a,site=berlin,label.ring=early.")
-]
-Waves = Annotated[str | None, typer.Option(help="Waves in order, as canary=1,10%,rest.")]
-Soak = Annotated[str | None, typer.Option(help="How long a wave is watched, as 1h.")]
-Block = Annotated[str | None, typer.Option(help="Length of one block of evidence, as 15m.")]
-Baseline = Annotated[str | None, typer.Option(help="How far back to compare: 24h, or a number of blocks.")]
-Margin = Annotated[list[str] | None, typer.Option(help="How much worse is worse, as accuracy=0.5pt; may be repeated.")]
-Canaries = Annotated[
-    FewCanaries | None, typer.Option(help="With fewer than 5 canaries: wait for a human, or decide by a wide margin.")
-]
-ProbationTime = Annotated[str | None, typer.Option(help="How long a device proves a version, as 60s.")]
-ProbationRequests = Annotated[int | None, typer.Option(help="Live requests it must serve meanwhile.", min=0)]
-IdleAfter = Annotated[str | None, typer.Option(help="Own requests after so long without live ones: 2m, or off.")]
-IdleWaveOption = Annotated[
-    IdleWave | None, typer.Option(help="Devices had no live traffic. Default: promote where some had, else a human.")
-]
-Deadline = Annotated[str | None, typer.Option(help="Time for a device to accept, and again to report, as 1h.")]
-MaxFailures = Annotated[int | None, typer.Option(help="Devices of a wave that may fail.", min=0)]
-Approve = Annotated[bool, typer.Option("--approve", help="Do not start before `rollout approve`.")]
-StartAt = Annotated[datetime | None, typer.Option(help="Not before this time (UTC).")]
-PolicyFile = Annotated[
-    Path | None,
-    typer.Option("--policy", help="JSON file with any policy field; options win.", exists=True, dir_okay=False),
-]
-Denied = Annotated[bool, typer.Option("--allow-denied", help="Also a version that a gate rolled back before.")]
-WatchFlag = Annotated[bool, typer.Option("--watch", help="Stay and watch it; exit code 3 when it is rolled back.")]
 
 
 @app.command()
@@ -90,6 +66,8 @@ def create(
     probation_requests: ProbationRequests = None,
     idle_after: IdleAfter = None,
     idle_wave: IdleWaveOption = None,
+    late_joiners: LateJoinersOption = None,
+    watch_after: WatchAfter = None,
     deadline: Deadline = None,
     max_failures: MaxFailures = None,
     approve: Approve = False,
@@ -113,7 +91,9 @@ def create(
         margins=parse_margins(margin or []),
         few_canaries=few_canaries.value if few_canaries else None,
         idle_wave=idle_wave.value if idle_wave else None,
+        late_joiners=late_joiners.value if late_joiners else None,
         probation=_given(seconds=_seconds(probation), requests=probation_requests) | _idle_after(idle_after),
+        watch_s=_seconds(watch_after),
         deadline_s=_seconds(deadline),
         max_install_failures=max_failures,
         require_approval=approve or None,

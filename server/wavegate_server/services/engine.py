@@ -24,11 +24,11 @@ from wavegate_server.adapters.database.connection import read, write
 from wavegate_server.adapters.database.tables import Outbox
 from wavegate_server.adapters.store.assignments import AssignmentWriter, MetadataVersions, Sealer
 from wavegate_server.adapters.store.gate_evidence import EvidenceStore, complete_until
+from wavegate_server.adapters.store.rollout_transitions import write_transition
 from wavegate_server.adapters.store.rollouts import (
     load_view,
     unfinished_rollouts,
     watched_rollouts,
-    write_transition,
 )
 from wavegate_server.config import Settings
 from wavegate_server.core.gate.evidence import Telemetry

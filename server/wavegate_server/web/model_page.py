@@ -8,6 +8,7 @@ from sqlmodel import Session
 
 from wavegate_server.adapters.files.bundle_store import is_kept
 from wavegate_server.adapters.reads.fleet import fleet_summary
+from wavegate_server.adapters.reads.fleet_defaults import default_rows
 from wavegate_server.adapters.reads.models import ModelDetail, model_detail
 from wavegate_server.adapters.reads.page import revision as read_revision
 from wavegate_server.adapters.store.compress_jobs import job_page
@@ -35,6 +36,7 @@ def model_page(request: Request, desk: PageContext, name: str, problem: FormProb
     with desk.session() as session:
         detail, revision = model_detail(session, name), read_revision(session)
         shown = _compression(session, desk, detail)
+        fleet_defaults = default_rows(session, name)
     typed = problem.values if problem else {}
     return desk.renderer.page(
         request,
@@ -43,6 +45,7 @@ def model_page(request: Request, desk: PageContext, name: str, problem: FormProb
         status=problem.status if problem else 200,
         model=detail,
         revision=revision,
+        fleet_defaults=fleet_defaults,
         problem=problem,
         typed={**shown.pop("defaults"), **typed},
         **shown,

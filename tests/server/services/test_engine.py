@@ -63,6 +63,7 @@ class Scene:
     right: dict[int, int] = field(default_factory=lambda: {1: 19, 2: 19, 3: 19, 4: 12})
     slow: dict[int, int] = field(default_factory=dict)
     fails: dict[int, str] = field(default_factory=dict)
+    fails_on: dict[str, str] = field(default_factory=dict)
     done: dict[str, int] = field(default_factory=dict)
     idle: bool = False
 
@@ -76,7 +77,7 @@ class Scene:
                     name, version, right=self.right[version] + wobble, slow=self.slow.get(version, 0), at=at
                 )
                 for name, version in self.running.items()
-                if not self.idle
+                if version and not self.idle
             ]
         )
         self.db.later(1)
@@ -98,16 +99,21 @@ class Scene:
         raise AssertionError("it did not come to that")
 
     def _devices_answer(self) -> None:
-        for name in NAMES:
+        for name in self.running:
             assignment = self.db.assignments(name)[-1] if self.db.assignments(name) else None
             if assignment is None or assignment.seq <= self.done.get(name, 0):
                 continue
             self.done[name] = assignment.seq
-            version = assignment.slots["address-match"].release_seq
+            slot = assignment.slots.get("address-match")
+            if slot is None:  # a first version is taken back: nothing serves
+                self.running[name] = 0
+                continue
+            version = slot.release_seq
             about: dict[str, Any] = {"seq": assignment.seq, "version": version, "rollout": assignment.rollout}
             self.db.says(name, DeviceState.OFFERED, seq=assignment.seq, version=version)
-            if version in self.fails:
-                self.db.report(name, Outcome.REFUSED, active=self.running[name], code=self.fails[version], **about)
+            code = self.fails.get(version) or self.fails_on.get(name)
+            if code is not None:
+                self.db.report(name, Outcome.REFUSED, active=self.running[name], code=code, **about)
             else:
                 self.running[name] = version
                 self.db.says(name, DeviceState.PROBATION, seq=assignment.seq, version=version)

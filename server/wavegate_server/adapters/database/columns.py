@@ -38,8 +38,10 @@ METADATA.naming_convention = {
 }
 
 
-def json_column() -> Any:
-    """A JSON object that is only read back whole; empty by default."""
+def json_column(*, nullable: bool = False) -> Any:
+    """A JSON object that is only read back whole; empty by default, or None where that is allowed."""
+    if nullable:
+        return Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
     return Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
 
 

@@ -14,6 +14,7 @@ from sqlmodel import Field, SQLModel
 from wavegate_server.adapters.database.columns import METADATA, json_column, time_column
 from wavegate_server.adapters.database.tables_bench import BenchArtifact, BenchCandidate, BenchRound
 from wavegate_server.adapters.database.tables_compress import CompressEvent, CompressJob
+from wavegate_server.adapters.database.tables_defaults import FleetDefault
 from wavegate_server.adapters.database.tables_telemetry import DeviceRollup, FleetRollup, TelemetryWindow, Watermark
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "DeviceRollup",
     "DeviceSlot",
     "EnrolToken",
+    "FleetDefault",
     "FleetRollup",
     "GateDecision",
     "IdempotencyKey",
@@ -231,6 +233,8 @@ class Rollout(SQLModel, table=True):
     wave: int = 0
     seed: str
     policy: dict[str, Any] = json_column()
+    choice: dict[str, Any] | None = json_column(nullable=True)  # for which devices; None: for single ones
+    late: bool = False  # it gives a fleet default to devices that came late
     reason: str = ""  # one plain sentence: why it is in this state
     said: dict[str, Any] = (
         json_column()

@@ -3,6 +3,7 @@
 Not here: charts (`reads_series`), the table of all devices (`reads_fleet`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,7 @@ from sqlmodel import Session
 
 from wavegate_server.adapters.reads.device_slots import SlotRow, shown, slot_rows
 from wavegate_server.adapters.reads.fleet import DeviceRow, device_row
+from wavegate_server.adapters.reads.fleet_defaults import defaults_for
 from wavegate_server.adapters.reads.page import MAX_LIMIT, Page, columns, cursor_text, cursor_value, rows
 from wavegate_server.adapters.reads.rollouts import said_by_gate
 from wavegate_server.core.sentences import Sentence
@@ -138,6 +140,8 @@ SENTENCES: dict[str, str] = {
     "removal": "The newest assignment (number {seq}) takes {model} away from this device.",
     "removed": "It took {model} away.",
     "deferred": "It put v{version} off ({code}: {detail}).",
+    "default_waits": "The fleet default for {devices} is {model} v{version}; it gets that when it is online and no rollout of the model has it.",
+    "default_tried": "The fleet default for {devices}, {model} v{version}, is not given again: rollout {rollout} had this device since it was set.",
     "benched": "It measured v{version} as a candidate beside its original; that changed nothing.",
     "broken": "No version could serve after v{version} was tried ({code}: {detail}).",
     "gate": "The gate after wave {wave} said {verdict}: {sentence}",
@@ -240,6 +244,7 @@ def device_why(session: Session, device_id: str, model: str | None = None) -> De
         steps += _rollout_steps(session, running.rollout_id)
     if not steps:
         steps.append(_step("nothing", row.created_at))
+    steps += _default_steps(session, row, slots, model)
     return DeviceWhy(device_id, running.model, running.version, tuple(steps))
 
 
@@ -330,6 +335,26 @@ def _report_step(entry: HistoryRow, body: dict[str, Any], served_before: int) ->
         code=entry.code or "",
         detail=str(body.get("detail") or ""),
     )
+
+
+def _default_steps(session: Session, row: Any, slots: Sequence[SlotRow], model: str | None) -> list[WhyStep]:
+    """What the fleet defaults have for the device where it runs an older version, or none: of one model, or of all."""
+    runs = {slot.model: slot.version for slot in slots}
+    steps = []
+    for default in defaults_for(session, row).values():
+        if model in (None, default.model) and runs.get(default.model, 0) < default.version:
+            code = "default_tried" if default.tried_by else "default_waits"
+            steps.append(
+                _step(
+                    code,
+                    None,
+                    model=default.model,
+                    version=default.version,
+                    devices=default.devices,
+                    rollout=default.tried_by or "",
+                )
+            )
+    return steps
 
 
 def _rollout_steps(session: Session, rollout_id: str) -> list[WhyStep]:

@@ -8,7 +8,8 @@ from datetime import datetime
 from sqlmodel import Session
 
 from wavegate_server.adapters.store.assignments import AssignmentWriter
-from wavegate_server.adapters.store.rollouts import check_free, load_view, write_transition
+from wavegate_server.adapters.store.rollout_transitions import write_transition
+from wavegate_server.adapters.store.rollouts import check_free, load_view
 from wavegate_server.core.rollout.actions import Action, act
 
 __all__ = ["act_on_rollout"]

@@ -15,6 +15,7 @@ from wavegate_server.adapters.database.tables import (
 )
 from wavegate_server.adapters.store import audit
 from wavegate_server.adapters.store.assignments import AssignmentBatch, AssignmentDraft, AssignmentWriter
+from wavegate_server.adapters.store.fleet_defaults import leave_default
 from wavegate_server.core.gate import decision
 from wavegate_server.core.rollout.after import watch_until
 from wavegate_server.core.rollout.plan import DeviceChange, GateRecord, RolloutView, Transition, WaveChange
@@ -59,7 +60,10 @@ def write_transition(
             _restore(batch, view, row, version, transition.reason or rollout.reason)
     if transition.gate is not None:
         _write_gate(session, view.id, transition.gate, now)
-    _write_aliases(session, view, transition)
+    if not rollout.late:
+        _write_aliases(session, view, transition)
+    if transition.state is RolloutState.COMPLETED:
+        leave_default(session, rollout, now)
     session.add(rollout)
     if transition.action:
         detail = {

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from sqlmodel import Session, col, func, select
 
 from wavegate_server.adapters.database.tables import (
@@ -23,8 +24,8 @@ from wavegate_server.adapters.database.tables import (
 from wavegate_server.adapters.database.tables_telemetry import DeviceRollup
 from wavegate_server.adapters.store import audit
 from wavegate_server.adapters.store.device_slots import running_versions
-from wavegate_server.adapters.store.rollout_transitions import write_transition
 from wavegate_server.core.gate.policy import Policy, dump_policy, parse_policy
+from wavegate_server.core.rollout.late_joiners import Choice
 from wavegate_server.core.rollout.plan import UNFINISHED, DeviceView, RolloutView, WaveView
 from wavegate_server.core.rollout.waves import Candidate, plan_waves
 from wavegate_server.core.sentences import Sentence, stored_text
@@ -34,12 +35,12 @@ from wavegate_shared.states import AssignmentState, RolloutState, WaveState
 
 __all__ = [
     "MAX_MODELS",
+    "check_offered",
     "create_rollout",
     "find_version",
     "load_view",
     "unfinished_rollouts",
     "watched_rollouts",
-    "write_transition",
 ]
 
 _BATCH = 500
@@ -61,10 +62,12 @@ def create_rollout(
     actor: str,
     now: datetime,
     allow_denied: bool = False,
+    choice: Choice | None = None,
 ) -> str:
     """Plan a rollout of a published version to these devices; the engine starts it. Gives its id.
 
-    Devices that run the version already are part of it, skipped. Waves are frozen here.
+    Devices that run the version already are part of it, skipped. Waves are frozen here. `choice` says which devices these are,
+    where it was not single ones: for them a completed rollout leaves a fleet default behind.
 
     Raises:
         UsageError: `invalid` (policy, no devices, a metric without a margin), `not_found` (version, device), `conflict`
@@ -72,7 +75,7 @@ def create_rollout(
     """
     parsed = parse_policy(policy)
     found = find_version(session, model, version)
-    _check_version(found, allow_denied)
+    check_offered(found, allow_denied=allow_denied)
     manifest = decode_manifest(found.manifest)
     if manifest.metric.name not in parsed.margins:
         unit = manifest.metric.unit
@@ -88,6 +91,7 @@ def create_rollout(
     rollout_id = f"r-{secrets.token_hex(4)}"
     seed = parsed.seed or rollout_id
     _add_rows(session, rollout_id, seed, manifest, parsed, members, running, actor, now)
+    session.get_one(Rollout, rollout_id).choice = None if choice is None else msgspec.to_builtins(choice)
     audit.append(
         session,
         actor=actor,
@@ -155,10 +159,12 @@ def load_view(session: Session, rollout_id: str, *, since: datetime, lock: bool 
         since=since,
         slo=manifest.slo,
         reason=stored_text(rollout.reason, rollout.said),
+        late=rollout.late,
     )
 
 
-def _check_version(found: Version, allow_denied: bool) -> None:
+def check_offered(found: Version, *, allow_denied: bool = False) -> None:
+    """Raises UsageError `conflict` for a version that is not published, or was rolled back before."""
     name = f"version {found.number} of {found.model}"
     if found.state != "published":
         raise UsageError("conflict", f"{name} is {found.state}; only a published version can be rolled out")

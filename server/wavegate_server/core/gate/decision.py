@@ -226,7 +226,7 @@ def _missing(rules: Rules, results: list[MetricResult], *, excused: frozenset[st
 def _guard_alarm(evidence: GateEvidence) -> Sentence | None:
     guards = evidence.guards
     sure = [failure for failure in guards.failed if failure.code in _SURE_CODES]
-    if sure:
+    if sure and not evidence.rules.judged_before:
         return wording.refused(sure[0], evidence)
     if len(guards.failed) > guards.budget:
         return wording.failures(guards, evidence)

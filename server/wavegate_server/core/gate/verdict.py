@@ -49,7 +49,10 @@ class Guards(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """The policy's part in a decision. `comparisons`: metrics x waves, over which `alpha` is divided."""
+    """The policy's part in a decision. `comparisons`: metrics x waves, over which `alpha` is divided.
+
+    `judged_before`: the fleet runs the version, so one device that cannot is no verdict on it.
+    """
 
     alpha: float
     comparisons: int
@@ -60,6 +63,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     required_metrics: list[str]
     idle_wave: str | None = None
     slo: Slo = Slo()
+    judged_before: bool = False
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):

@@ -48,6 +48,7 @@ def gate_evidence(view: RolloutView, telemetry: Telemetry | None, now: datetime)
             required_metrics=list(policy.required_metrics),
             idle_wave=policy.idle_wave,
             slo=view.slo,
+            judged_before=view.late,
         ),
         guards=_guards(view, now),
         telemetry=telemetry,

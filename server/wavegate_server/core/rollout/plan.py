@@ -91,6 +91,7 @@ class RolloutView:
         since: when this controller took over (its start); deadlines and silence are not counted against devices before
             `since` plus the policy's grace.
         metrics: how many metrics the gate compares.
+        late: it gives a fleet default to devices that came late.
     """
 
     id: str
@@ -105,6 +106,7 @@ class RolloutView:
     slo: Slo
     metrics: int = 3
     reason: str = ""
+    late: bool = False
 
     def members(self, wave: int) -> list[DeviceView]:
         """The devices of one wave."""

@@ -92,6 +92,6 @@ def test_a_device_that_never_got_anything_says_so(session: Session) -> None:
 
 
 def test_every_sentence_names_its_places_only() -> None:
-    names = "seq model version rollout wave served own code detail active verdict sentence state"
+    names = "seq model version rollout wave served own devices code detail active verdict sentence state"
     places = dict.fromkeys(names.split(), "x")
     assert all("{" not in text.format_map(places) for text in SENTENCES.values())
