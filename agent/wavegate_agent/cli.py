@@ -43,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_enroll(commands.add_parser("enroll", help="make this device a member of a fleet, with a one-time token"))
+    _add_renew(commands.add_parser("renew", help="renew this device's certificate over HTTPS, also after its end"))
     _add_run(commands.add_parser("run", help="serve models and follow the fleet's assignments, until SIGTERM"))
     _add_status(commands.add_parser("status", help="what the running agent does"))
     return parser
@@ -55,6 +56,12 @@ def _add_enroll(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--replace", action="store_true", help="give up an identity this device has already")
     parser.add_argument("--json", action="store_true", help="answer as JSON")
     parser.set_defaults(command=_enroll)
+
+
+def _add_renew(parser: argparse.ArgumentParser) -> None:
+    _add_state(parser)
+    parser.add_argument("--json", action="store_true", help="answer as JSON")
+    parser.set_defaults(command=_renew)
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -108,6 +115,21 @@ def _enroll(options: argparse.Namespace) -> int:
         print(json.dumps({"device": answer.device, "site": answer.site, "hardware_class": answer.hardware_class}))
     else:
         print(f"{answer.device} ({answer.hardware_class}, {answer.site}) is enrolled; broker {answer.broker_host}")
+    return 0
+
+
+def _renew(options: argparse.Namespace) -> int:
+    from wavegate_agent.adapters.network.renew import renew
+    from wavegate_agent.config import IdentityFiles, load_identity
+
+    configure(as_json=False, verbose=False)
+    files = IdentityFiles(options.state / "identity")
+    identity = load_identity(files)
+    term = renew(files.directory, identity.device, identity.server_url)
+    if options.json:
+        print(json.dumps({"device": identity.device, "certificate_ends": term.ends.isoformat()}))
+    else:
+        print(f"{identity.device} has a certificate until {term.ends:%Y-%m-%d %H:%M} UTC")
     return 0
 
 

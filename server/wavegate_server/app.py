@@ -40,6 +40,7 @@ from wavegate_server.services.delivery import Delivery
 from wavegate_server.services.engine import Engine
 from wavegate_server.services.ingest.service import Ingest
 from wavegate_server.services.late_joiners import LateJoiners
+from wavegate_server.services.requests import DeviceRequests
 from wavegate_server.web import add_web
 from wavegate_shared.errors import UsageError
 from wavegate_shared.wire import Hello, Report, SignedReport, StateEvent
@@ -81,11 +82,12 @@ def run_server(settings: Settings, *, ready: Callable[[Address], None]) -> None:
         settings = settings.model_copy(update={"port": listener.getsockname()[1], "broker_port": broker.port})
         context = _context(settings, database, trust, broker)
         tokens.ensure_admin_token(database, settings, now)
-        _start_loops(stack, context, trust, broker)
+        https = _https_config(context)
+        _start_loops(stack, context, trust, broker, lambda: reload_certificate(https))
         address = _address(context, broker)
         ready_file = settings.ready_file
         stack.callback(ready_file.unlink, missing_ok=True)
-        _serve(context, listener, lambda: _announce(ready_file, address, ready))
+        _Https(https, lambda: _announce(ready_file, address, ready)).run(sockets=[listener])
 
 
 def bind_listener(settings: Settings) -> socket.socket:
@@ -123,7 +125,9 @@ def _context(settings: Settings, database: Database, trust: first_start.Trust, b
     )
 
 
-def _start_loops(stack: ExitStack, context: Context, trust: first_start.Trust, broker: RunningBroker) -> None:
+def _start_loops(
+    stack: ExitStack, context: Context, trust: first_start.Trust, broker: RunningBroker, renewed: Callable[[], None]
+) -> None:
     settings, database = context.settings, context.engine
     downlink = Downlink(broker.access("publisher"))
     downlink.start()
@@ -132,6 +136,16 @@ def _start_loops(stack: ExitStack, context: Context, trust: first_start.Trust, b
     delivery = Delivery(
         context.objects, trust.tuf_repo, trust.director, downlink.publish, lookup, settings.topics, now=context.clock
     )
+
+    def renew(now: datetime) -> None:
+        names = first_start.renew_services(trust, settings, now)
+        if names:
+            _LOG.warning("certificates_renewed names=%s", ",".join(names))
+        if "broker" in names:
+            broker.certificate_changed()
+        if "server" in names:
+            renewed()
+
     bench_rounds = BenchRounds(
         database, trust.tuf_repo, AssignmentWriter(trust.director, trust.tuf_repo, settings.topics)
     )
@@ -142,11 +156,12 @@ def _start_loops(stack: ExitStack, context: Context, trust: first_start.Trust, b
         trust.tuf_repo,
         downlink,
         settings,
-        hooks=(lambda now: first_start.maintain(trust, database, now),),
+        hooks=(lambda now: first_start.maintain(trust, database, now), renew),
         rounds=lambda now: bench_rounds.tick(now) + late_joiners.tick(now),
     )
     handlers = _Handlers(DeviceMessageStore(settings.topics))
-    ingest = Ingest(database, settings, downlink, handlers, delivery, on_revoked=broker.deny)
+    requests = DeviceRequests(delivery, database, trust.authority, downlink.publish, settings.topics, now=context.clock)
+    ingest = Ingest(database, settings, downlink, handlers, requests, on_revoked=broker.deny)
     ingest.start(broker.access("ingest-0"), persistent=broker.keeps_sessions)
     stack.callback(ingest.close)
     engine.start()
@@ -194,11 +209,17 @@ def _address(context: Context, broker: RunningBroker) -> Address:
     return Address(url, f"{url}/login?key={key}", broker.kind, broker.port)
 
 
-def _serve(context: Context, listener: socket.socket, started: Callable[[], None]) -> None:
+def reload_certificate(config: uvicorn.Config) -> None:
+    """Serve the certificate on disk from the next connection on; connections that are open keep theirs."""
+    if config.ssl is not None and config.ssl_certfile is not None:
+        config.ssl.load_cert_chain(config.ssl_certfile, config.ssl_keyfile)
+
+
+def _https_config(context: Context) -> uvicorn.Config:
     app = create_api(context)
     add_web(app, context)
     files = context.authority.service("server")
-    config = uvicorn.Config(
+    return uvicorn.Config(
         app,
         ssl_certfile=str(files.certificate),
         ssl_keyfile=str(files.key),
@@ -208,7 +229,6 @@ def _serve(context: Context, listener: socket.socket, started: Callable[[], None
         timeout_graceful_shutdown=_SHUTDOWN_S,
         server_header=False,
     )
-    _Https(config, started).run(sockets=[listener])
 
 
 class _Https(uvicorn.Server):

@@ -5,6 +5,7 @@ Where things lie below the data directory is told here and nowhere else.
 
 from pathlib import Path
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from wavegate_server.core.class_limits import DEFAULT_LIMITS, ClassLimit
@@ -32,6 +33,10 @@ class Settings(BaseSettings):
     tick_s: float = 0.5
     """How often the rollout engine looks for work."""
     raw_retention_h: int = 48
+    device_certificate_days: float = Field(default=90.0, gt=0, le=3650)
+    """Life of a device's certificate; the device renews it from two thirds of that on."""
+    renewal_grace_days: int = Field(default=365, ge=0, le=36500)
+    """For so long after its end a device that was switched off may still renew it."""
     upload_limit_mb: int = 2048
     """Largest bundle the API takes."""
     class_limits: dict[str, ClassLimit] = DEFAULT_LIMITS

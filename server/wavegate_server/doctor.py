@@ -143,7 +143,9 @@ def _certificates(settings: Settings, now: datetime) -> Iterator[Finding]:
         yield Finding("certificates", Level.ERROR, "there is no certificate authority", "Run `wavegate serve` once.")
         return
     authority.ca_sha256()  # the key belongs to the certificate
-    renew = "Restart `wavegate serve`: it renews certificates when it starts, the revocation list while it runs."
+    renew = (
+        "`wavegate serve` renews it while it runs; the authority itself (ca) has to be replaced, see docs/security.md."
+    )
     yield from _expiry("certificates", authority.expiries(), now, lambda _: renew)
 
 

@@ -21,6 +21,7 @@ from wavegate_shared.states import DeviceState, Outcome
 __all__ = [
     "FORMAT_JSON",
     "MAX_MESSAGE_BYTES",
+    "RENEWAL_PROOF",
     "REPORT_TYPE",
     "Assign",
     "Bench",
@@ -31,6 +32,8 @@ __all__ = [
     "Down",
     "GoldenResult",
     "Hello",
+    "RenewRequest",
+    "Renewed",
     "Report",
     "Running",
     "SignedReport",
@@ -48,6 +51,8 @@ __all__ = [
 FORMAT_JSON = 0x01
 MAX_MESSAGE_BYTES = 128 * 1024
 REPORT_TYPE = "application/vnd.wavegate.report+json"
+RENEWAL_PROOF = b"wavegate certificate renewal\n"
+"""What a device signs with its old key, followed by the server's challenge and its new request, to renew over HTTPS."""
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -74,6 +79,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
         hardware_class: as enrolled, for display; the registry's word counts.
         assignment_seq: highest assignment accepted.
         clock: `ok` or `suspect`.
+        certificate: serial number (lower-case hex) of the certificate this connection was made with.
         facts: figures and strings from /proc and /sys (memory_total_mb, cpu_count, cgroup, kernel, runtime, ...).
     """
 
@@ -84,6 +90,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
     assignment_seq: Count = 0
     quarantined: list[str] = []
     clock: str = "ok"
+    certificate: Annotated[str, msgspec.Meta(max_length=64)] = ""
     facts: dict[str, str | int | float | None] = {}
 
 
@@ -251,7 +258,13 @@ class TimeRequest(msgspec.Struct, frozen=True, kw_only=True, tag="time"):
     nonce: Annotated[str, msgspec.Meta(min_length=16, max_length=64)]
 
 
-Up: TypeAlias = Hello | StateEvent | SignedReport | Window | ChunkRequest | DocumentRequest | TimeRequest
+class RenewRequest(msgspec.Struct, frozen=True, kw_only=True, tag="renew"):
+    """A certificate for a new key, please: `csr` is a PEM request that the new key signed. Asked again until it is answered."""
+
+    csr: Annotated[str, msgspec.Meta(max_length=8192)]
+
+
+Up: TypeAlias = Hello | StateEvent | SignedReport | Window | ChunkRequest | DocumentRequest | TimeRequest | RenewRequest
 
 # --- server -> device -------------------------------------------------------------------------------------------------
 
@@ -275,13 +288,24 @@ class TimeAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="time"):
     envelope: msgspec.Raw
 
 
+class Renewed(msgspec.Struct, frozen=True, kw_only=True, tag="renewed"):
+    """Answer to a `RenewRequest`: the certificate in PEM, or the code and detail of a refusal.
+
+    The old certificate holds until a `Hello` names the new one.
+    """
+
+    certificate: Annotated[str, msgspec.Meta(max_length=16384)] = ""
+    code: str | None = None
+    detail: Text = ""
+
+
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag="command"):
     """An unsigned wish that can do no harm: `hello` (say hello again) or `stop` (device was revoked)."""
 
     name: str
 
 
-Down: TypeAlias = Assign | Stored | TimeAnswer | Command
+Down: TypeAlias = Assign | Stored | TimeAnswer | Renewed | Command
 
 _UP: msgspec.json.Decoder[Up] = msgspec.json.Decoder(Up)
 _DOWN: msgspec.json.Decoder[Down] = msgspec.json.Decoder(Down)

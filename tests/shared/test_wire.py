@@ -37,6 +37,7 @@ EXAMPLES: list[wire.Up] = [
     wire.ChunkRequest(xfer=1, sha256="a" * 64, indexes=[0, 5]),
     wire.DocumentRequest(xfer=2, name="metadata/timestamp.json"),
     wire.TimeRequest(nonce="0123456789abcdef"),
+    wire.RenewRequest(csr="-----BEGIN CERTIFICATE REQUEST-----"),
 ]
 
 
@@ -47,7 +48,13 @@ def test_a_device_message_is_read_back_as_it_was_written(message: wire.Up) -> No
 
 @pytest.mark.parametrize(
     "message",
-    [wire.Assign(envelope=msgspec.Raw(b"{}")), wire.Stored(boot=1, seq=9), wire.Command(name="hello")],
+    [
+        wire.Assign(envelope=msgspec.Raw(b"{}")),
+        wire.Stored(boot=1, seq=9),
+        wire.Command(name="hello"),
+        wire.Renewed(certificate="-----BEGIN CERTIFICATE-----"),
+        wire.Renewed(code="renewal_refused", detail="revoked"),
+    ],
     ids=lambda message: type(message).__name__,
 )
 def test_a_server_message_is_read_back_as_it_was_written(message: wire.Down) -> None:

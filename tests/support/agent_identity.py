@@ -1,6 +1,6 @@
 """The identity files of an enrolled device."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +14,55 @@ from tests.support.tuf_world import DEVICE, World
 from wavegate_agent.config import Identity
 from wavegate_shared.dsse import Key, key_from_pem
 
-__all__ = ["enrolled"]
+__all__ = ["AUTHORITY", "TestAuthority", "enrolled"]
 
 
-def enrolled(state: Path, world: World, **changes: Any) -> Key:
+class TestAuthority:
+    """A server's authority, as far as devices' certificates go."""
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        begins = datetime(2020, 1, 1, tzinfo=UTC)
+        self._certificate = self._sign("Test CA", self._key.public_key(), begins, begins + timedelta(days=36500), 1)
+        self.pem = self._certificate.public_bytes(serialization.Encoding.PEM)
+
+    def issue(self, key: ec.EllipticCurvePublicKey, begins: datetime, ends: datetime, serial: int) -> bytes:
+        """A certificate for the device's key."""
+        return self._sign(DEVICE, key, begins, ends, serial).public_bytes(serialization.Encoding.PEM)
+
+    def answer(self, csr: str, begins: datetime, ends: datetime, serial: int) -> str:
+        """A certificate for a request."""
+        key = x509.load_pem_x509_csr(csr.encode()).public_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        return self.issue(key, begins, ends, serial).decode()
+
+    def _sign(
+        self, common: str, key: ec.EllipticCurvePublicKey, begins: datetime, ends: datetime, serial: int
+    ) -> x509.Certificate:
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test CA")]))
+            .public_key(key)
+            .serial_number(serial)
+            .not_valid_before(begins)
+            .not_valid_after(ends)
+            .sign(self._key, hashes.SHA256())
+        )
+
+
+AUTHORITY = TestAuthority()
+
+
+def enrolled(state: Path, world: World, *, begun_days: float = 1, ends_days: float = 30, **changes: Any) -> Key:
     """Write an identity as enrolment does; returns the device's public key."""
     directory = state / "identity"
     directory.mkdir(parents=True)
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, DEVICE)])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(world.now - timedelta(days=1))
-        .not_valid_after(world.now + timedelta(days=30))
-        .sign(key, hashes.SHA256())
-        .public_bytes(serialization.Encoding.PEM)
-    )
+    begins, ends = world.now - timedelta(days=begun_days), world.now + timedelta(days=ends_days)
+    certificate = AUTHORITY.issue(key.public_key(), begins, ends, 2)
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -50,7 +79,7 @@ def enrolled(state: Path, world: World, **changes: Any) -> Key:
     for file, data in (
         ("device.key", private),
         ("device.pem", certificate),
-        ("ca.pem", certificate),
+        ("ca.pem", AUTHORITY.pem),
         ("root.json", world.bootstrap),
         ("agent.json", msgspec.json.encode(msgspec.convert({**identity, **changes}, Identity))),
     ):

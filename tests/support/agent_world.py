@@ -34,6 +34,7 @@ from wavegate_shared.wire import (
     DocumentRequest,
     Down,
     Hello,
+    RenewRequest,
     Report,
     SignedReport,
     StateEvent,
@@ -89,6 +90,10 @@ class FakeConnection:
         self.queue.put(self.on_acked)
         return True
 
+    def reconnect(self) -> None:
+        self._world.reconnects += 1
+        self.queue.put(self.go_up)
+
     def deliver(self, topic: str, payload: bytes) -> None:
         self.queue.put(lambda: self.on_message(topic, payload) if self.up else None)
 
@@ -111,6 +116,7 @@ class AgentWorld:
         self.manifests: dict[int, bytes] = {}
         self.models: dict[int, Manifest] = {}
         self.offline = False
+        self.reconnects = 0
         self.stores = True
         self.answers_time = True
         self.drop: Callable[[int], bool] = lambda _: False
@@ -119,6 +125,7 @@ class AgentWorld:
         self.chunks_sent: list[tuple[str, int]] = []
         self.said: list[Any] = []
         self.device_key: Key | None = None
+        self.later_keys: list[Key] = []
         self.desired: bytes | None = None
         self.connection: FakeConnection | None = None
         self._changed = threading.Condition()
@@ -201,7 +208,9 @@ class AgentWorld:
         """Signed reports so far, verified."""
         assert self.device_key is not None
         signed = [message for message in self.said if isinstance(message, SignedReport)]
-        return [open_signed(bytes(s.envelope), Report, REPORT_TYPE, [self.device_key]) for s in signed]
+        return [
+            open_signed(bytes(s.envelope), Report, REPORT_TYPE, [self.device_key, *self.later_keys]) for s in signed
+        ]
 
     def wait_report(self, seq: int) -> Report:
         """The report that ends assignment `seq`."""
@@ -266,7 +275,7 @@ class AgentWorld:
                     self._changed.notify_all()
                 if isinstance(message, Hello) and self.desired is not None:
                     self.send_raw(self.desired)
-                if self.stores and not isinstance(message, Hello):
+                if self.stores and not isinstance(message, Hello | RenewRequest):
                     self.send(Stored(boot=message.boot, seq=message.seq))
 
     def _send_chunks(self, connection: FakeConnection, request: ChunkRequest) -> None:

@@ -24,6 +24,7 @@ from wavegate_agent.adapters.device.systemd import notify
 from wavegate_agent.adapters.disk.journal import Journal
 from wavegate_agent.adapters.disk.outbox import Outbox
 from wavegate_agent.adapters.disk.version_store import VersionStore
+from wavegate_agent.adapters.network.identity_renewal import IdentityRenewal
 from wavegate_agent.adapters.network.image_repository import ImageRepository
 from wavegate_agent.adapters.network.mqtt import BrokerConnection
 from wavegate_agent.adapters.network.verifier import Verifier
@@ -38,16 +39,17 @@ from wavegate_agent.control.machines import Machines
 from wavegate_agent.control.messages import Messages
 from wavegate_agent.control.outbox_sender import OutboxSender
 from wavegate_agent.control.ports import Connection, Hosts
+from wavegate_agent.control.renewal import CertificateRenewal
 from wavegate_agent.control.room import Room
 from wavegate_agent.control.slot_work import SharedServices, SlotWork
+from wavegate_agent.control.status import books, clocks
 from wavegate_agent.control.trusted_clock import TrustedClock
 from wavegate_agent.control.uplink_thread import UplinkThread
 from wavegate_agent.core.machine_types import ActiveLost
-from wavegate_shared import __version__
 from wavegate_shared.dsse import signer_from_pem
 from wavegate_shared.errors import TrustError, WavegateError
 from wavegate_shared.topics import Topics
-from wavegate_shared.wire import Assign, Command, Stored, TimeAnswer, decode_down, encode
+from wavegate_shared.wire import Assign, Command, Renewed, Stored, TimeAnswer, decode_down, encode
 
 __all__ = ["Agent"]
 
@@ -57,6 +59,7 @@ _LOOK_S = 0.5
 _STUCK_S = 420.0
 """A step that shows no sign of life for this long is stuck; the longest lawful one is a golden set."""
 _REVOKED_WAIT_S = 600.0
+Connect = Callable[..., Connection]
 _GRACE_S = 3.0
 """How long a stop waits for the step in hand before it ends the workers under it."""
 _WAITING_S = 30.0
@@ -84,12 +87,7 @@ class Agent:
         UsageError: `setup` when the device is not enrolled or another agent holds the state directory.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        hosts: Hosts | None = None,
-        connect: Callable[..., Connection] = BrokerConnection,
-    ) -> None:
+    def __init__(self, config: Config, hosts: Hosts | None = None, connect: Connect = BrokerConnection) -> None:
         self._config = config
         self.identity = load_identity(config.identity)
         self._topics = Topics(self.identity.topic_prefix)
@@ -135,26 +133,13 @@ class Agent:
         self._inbox.put(_Came())
         self._asked_to_stop.put(None)
 
-    @property
-    def connected(self) -> bool:
-        """Whether the broker is reached."""
-        return self._connection.connected
-
     def status(self) -> dict[str, object]:
         """What `wavegate-agent status` prints."""
-        record = self.machines.record
         return {
             "device": self.identity.device,
-            "agent_version": __version__,
             "connected": self._connection.connected,
-            "boot": record.boot,
-            "assignment_seq": record.last_seq,
-            "clock": self._trusted_clock.state,
-            "trusted_time": self._trusted_clock.now().isoformat(),
-            "outbox": len(self._outbox),
-            "step_failures": self.machines.failures,
-            "agent_rss_mb": facts.agent_rss_mb(),
-            "quarantined": list(record.quarantined),
+            **clocks(self._trusted_clock, self._renewal),
+            **books(self.machines, len(self._outbox)),
             "infer_socket": str(self._config.infer_socket),
             "http_port": self._hosts.tcp_port,
             "slots": {name: steps.status(self.machines.slot(name)) for name, steps in self._steps.items()},
@@ -165,7 +150,8 @@ class Agent:
     def _open(self) -> None:
         config, files = self._config, self._config.identity
         state = config.state_dir
-        self._journal = Journal(state / "journal")
+        self._journal = Journal(state / "journal")  # from here on no other agent works in this directory
+        IdentityRenewal(files.directory).settle()
         self._outbox = Outbox(state / "outbox.db")
         known = self._journal.load()
         rename_figures(state, known)
@@ -201,10 +187,19 @@ class Agent:
         self._steps: dict[str, SlotWork] = {}  # replaced, never changed: other threads read it
         for name in record.slots:
             self._attach(name)
+        self._renewal = CertificateRenewal(
+            state,
+            self.identity.device,
+            ask=self._ask,
+            now=self._trusted_clock.now,
+            changed=self._key_changed,
+            wake=self._wake,
+        )
         self._uplink_thread = UplinkThread(
             self._outbox_sender,
             self._connection,
             window_s=config.window_s,
+            renewal=self._renewal.turn,
             windows=self._windows,
             hello=self._hello,
             attempt=self.machines.attempt,
@@ -253,6 +248,7 @@ class Agent:
     def _close(self) -> None:
         self._connection.stop()
         self._uplink_thread.stop()
+        self._renewal.close()
         self._status_socket.close()
         for steps in self._steps.values():
             steps.host.close()
@@ -345,14 +341,15 @@ class Agent:
                 self._outbox_sender.stored((message.boot, message.seq))
             case TimeAnswer():
                 self._downloads.time_answer(bytes(message.envelope))
+            case Renewed():
+                self._renewal.answer(message)
             case Command(name="hello"):
                 self._uplink_thread.wake(hello=True)
             case Command(name="stop"):
                 self._connection.penalty_s = _REVOKED_WAIT_S
-            case _:
-                _LOG.debug("command_unknown device=%s", self.identity.device)
 
     def _on_connected(self) -> None:
+        self._renewal.connected()
         self._outbox_sender.reconnected()
         self._uplink_thread.wake(hello=True)
         self._inbox.put(_Came(connected=True))
@@ -370,10 +367,18 @@ class Agent:
     def _hello(self) -> None:
         hosts = {f"workers_{name}": getattr(steps.host, "priority", "") for name, steps in self._steps.items()}
         hello = self._messages.hello(
-            self.machines.record, self._config.state_dir / "models", clock=self._trusted_clock.state, extra=hosts
+            self.machines.record,
+            self._config.state_dir / "models",
+            clock=self._trusted_clock.state,
+            certificate=self._renewal.in_use,
+            extra=hosts,
         )
         topic = self._topics.up(self.identity.shard, self.identity.device, "ev")
         self._connection.publish(topic, encode(hello))
+
+    def _key_changed(self, key: bytes) -> None:
+        self._messages.sign_with(signer_from_pem(key))
+        self._connection.reconnect()
 
     def _wake(self, inventory_changed: bool = False) -> None:
         self._uplink_thread.wake(hello=inventory_changed)

@@ -41,7 +41,11 @@ class Messages:
         self._identity, self._signer, self._outbox = identity, signer, outbox
         self._refused: dict[str, float] = {}
 
-    def hello(self, record: Record, models: Path, *, clock: str, extra: Mapping[str, str]) -> Hello:
+    def sign_with(self, signer: Signer) -> None:
+        """Another key from now on; what is in the outbox keeps its signature."""
+        self._signer = signer
+
+    def hello(self, record: Record, models: Path, *, clock: str, certificate: str, extra: Mapping[str, str]) -> Hello:
         """The inventory."""
         return Hello(
             boot=record.boot,
@@ -51,6 +55,7 @@ class Messages:
             assignment_seq=record.last_seq,
             quarantined=list(record.quarantined),
             clock=clock,
+            certificate=certificate,
             facts={**facts.hello_facts(models), **extra},
         )
 

@@ -132,6 +132,9 @@ class Connection(Protocol):
     def publish(self, topic: str, payload: bytes, qos: int = 1) -> bool:
         """Hand over a message; False when there is no connection."""
 
+    def reconnect(self) -> None:
+        """End the present connection and make another one."""
+
     def start(self) -> None:
         """Connect and stay connected."""
 

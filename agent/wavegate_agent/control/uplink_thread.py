@@ -35,6 +35,7 @@ class UplinkThread:
     Args:
         window_s: length of a telemetry window.
         windows: called with start and length of each window that is over.
+        renewal: called in each turn, with whether there is a connection.
         hello: says the inventory.
         alive: whether the step thread shows signs of life.
     """
@@ -46,13 +47,14 @@ class UplinkThread:
         *,
         window_s: float,
         windows: Callable[[datetime, float], None],
+        renewal: Callable[[bool], None],
         hello: Callable[[], None],
         attempt: Attempt,
         alive: Callable[[], bool],
     ) -> None:
         self._outbox_sender, self._connection = outbox_sender, connection
         self._window_s, self._windows, self._hello = window_s, windows, hello
-        self._attempt, self._alive = attempt, alive
+        self._attempt, self._alive, self._renewal = attempt, alive, renewal
         self._stopping, self._talk, self._say_hello = threading.Event(), threading.Event(), threading.Event()
         self._start, self._began = clock.now(), time.monotonic()
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
@@ -95,3 +97,4 @@ class UplinkThread:
             self._say_hello.clear()
             self._hello()
         self._outbox_sender.send(self._connection)
+        self._renewal(self._connection.connected)

@@ -1,14 +1,21 @@
-"""Enrolment: a device's one-time token and certificate request become its certificate. The token is the authentication."""
+"""Enrolment: a device's one-time token and certificate request become its certificate. The token is the authentication.
+
+And renewal for a device whose certificate ended while it was switched off: a signature by its old key is the authentication.
+"""
+
+import base64
+from datetime import timedelta
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from wavegate_server.adapters.database.connection import write
 from wavegate_server.adapters.store import audit
-from wavegate_server.adapters.trust import enrolment
+from wavegate_server.adapters.trust import enrolment, renewal
 from wavegate_server.api.context import Ctx
 from wavegate_server.api.problems import problem_responses
 from wavegate_server.config import Settings
+from wavegate_shared.errors import UsageError
 
 __all__ = ["router"]
 
@@ -77,6 +84,79 @@ def enrol(body: EnrolRequest, context: Ctx) -> EnrolAnswer:
         broker_port=settings.broker_port,
         bench=issued.bench,
     )
+
+
+class ChallengeRequest(BaseModel):
+    """Which device wants to renew."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    device: str = Field(max_length=63)
+
+
+class Challenge(BaseModel):
+    """What to sign, within five minutes."""
+
+    challenge: str
+
+
+class RenewalRequest(BaseModel):
+    """A request for a new key, and the proof that the device holds the old one."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    device: str = Field(max_length=63)
+    csr: str = Field(max_length=8192, description="PEM, P-256, for a new key")
+    challenge: str = Field(max_length=200)
+    signature: str = Field(
+        max_length=300,
+        description="base64 of the ECDSA-SHA256 signature by the old key on: `wavegate certificate renewal`, the challenge, "
+        "the request, with a line feed after the first two",
+    )
+
+
+class RenewalAnswer(BaseModel):
+    """The new certificate; the old one holds until the new one is used."""
+
+    certificate: str = Field(description="PEM")
+
+
+@router.post(
+    "/renew/challenge", operation_id="renewal_challenge", summary="Begin the renewal of a certificate that ended"
+)
+def renewal_challenge(body: ChallengeRequest, context: Ctx) -> Challenge:
+    """Says nothing about whether the device exists."""
+    return Challenge(challenge=renewal.new_challenge(context.authority, body.device, context.clock()))
+
+
+@router.post(
+    "/renew",
+    operation_id="renew_device",
+    summary="Renew a certificate that ended",
+    responses=problem_responses(403),
+)
+def renew_device(body: RenewalRequest, context: Ctx) -> RenewalAnswer:
+    """For a device that was switched off while its certificate ended; devices that are connected renew over MQTT."""
+    now = context.clock()
+    try:
+        signature = base64.b64decode(body.signature, validate=True)
+    except ValueError as error:
+        raise UsageError("invalid", "the signature is not base64") from error
+    with write(context.engine) as session:
+        renewal.check_proof(
+            session,
+            context.authority,
+            body.device,
+            csr_pem=body.csr,
+            challenge=body.challenge,
+            signature=signature,
+            grace=timedelta(days=context.settings.renewal_grace_days),
+            now=now,
+        )
+        certificate = renewal.renew(session, context.authority, body.device, body.csr, now)
+        actor, subject = f"device:{body.device}", f"device/{body.device}"
+        audit.append(session, actor=actor, action="device.renew", subject=subject, now=now)
+    return RenewalAnswer(certificate=certificate)
 
 
 def _broker_host(settings: Settings) -> str:

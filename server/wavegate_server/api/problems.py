@@ -44,6 +44,7 @@ _STATUS = {
     "unauthenticated": 401,
     "forbidden": 403,
     "token_invalid": 403,
+    "renewal_refused": 403,
     "method_not_allowed": 405,
     "precondition_failed": 412,
     "precondition_required": 428,

@@ -62,7 +62,10 @@ def open_trust(settings: Settings) -> Trust:
         UsageError: `setup` when it was never called, `key_missing` when the online keys are not on this machine.
     """
     keystore = KeyStore(settings.keys_dir)
-    repository, authority = ImageRepository(settings.tuf_dir, keystore), Authority(settings.ca_dir)
+    repository, authority = (
+        ImageRepository(settings.tuf_dir, keystore),
+        Authority(settings.ca_dir, device_days=settings.device_certificate_days),
+    )
     if not repository.store.ready or not authority.ready:
         raise UsageError("setup", f"{settings.data_dir} is not set up; run `wavegate serve` or `wavegate keys init`")
     return Trust(keystore, repository, Director.from_keys(keystore), authority)
@@ -80,12 +83,17 @@ def maintain(trust: Trust, engine: Engine, now: datetime) -> list[str]:
     signed = []
     if trust.tuf_repo.resign_online(now):
         signed.append("timestamp")
-    if trust.authority.crl_due(now):
-        with read(engine) as session:
-            serials = revoked_serials(session, now)
-        trust.authority.crl(serials, now)
+    with read(engine) as session:
+        serials = revoked_serials(session, now)
+    if trust.authority.crl_due(now) or not set(serials) <= set(trust.authority.listed_serials()):
+        trust.authority.crl(serials, now)  # also when a renewal ended certificates since
         signed.append("crl")
     return signed
+
+
+def renew_services(trust: Trust, settings: Settings, now: datetime) -> tuple[str, ...]:
+    """Make certificates of the server's own parts anew that end within 30 days; which these were."""
+    return trust.authority.renew_services(now, _names(settings))
 
 
 def _complete_rotation(repository: ImageRepository, now: datetime) -> None:

@@ -237,7 +237,7 @@ def test_a_device_serves_before_and_without_a_network(tmp_path: Path, world: Age
     world.cut()
     with RunningAgent(tmp_path, world, running.host) as again:
         world.wait(lambda: again.host.live == 1, "serving")
-        assert not again.agent.connected
+        assert not again.agent.status()["connected"]
 
 
 def test_a_restart_in_probation_watches_again(tmp_path: Path, world: AgentWorld) -> None:

@@ -53,6 +53,18 @@ def test_a_device_that_enrols_again_gets_its_old_certificate_revoked(api: Api) -
     assert api.context.authority.crl_path.read_bytes() != before
 
 
+def test_a_renewal_over_https_needs_the_old_key(api: Api) -> None:
+    api.enrol("kiosk-1")
+    for device in ("kiosk-1", "kiosk-9"):  # says nothing about whether the device exists
+        challenge = api.client.post("/api/v1/renew/challenge", json={"device": device}).json()["challenge"]
+        body = {"device": device, "csr": csr(device), "challenge": challenge, "signature": "AAAA"}
+        answer = api.client.post("/api/v1/renew", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (403, "renewal_refused")
+    broken = api.client.post("/api/v1/renew", json={**body, "signature": "not base64!"})
+    assert (broken.status_code, broken.json()["code"]) == (422, "invalid")
+    assert api.client.get("/api/v1/devices/kiosk-1").json()["state"] == "active"
+
+
 def test_an_external_broker_is_named_by_its_own_address(api: Api) -> None:
     settings = api.context.settings.model_copy(
         update={"broker": "external", "broker_host": "mq.example", "broker_port": 1}

@@ -69,8 +69,9 @@ def test_maintain_signs_what_is_due_and_names_the_revoked(settings: Settings, tm
     with write(engine) as session:
         ends = NOW + timedelta(days=60)
         session.add(RevokedCertificate(serial="abc", device_id="kiosk-1", revoked_at=NOW, expires_at=ends))
-    assert maintain(trust, engine, NOW + timedelta(hours=1)) == []
-    assert maintain(trust, engine, NOW + timedelta(hours=7)) == ["timestamp"]
-    assert maintain(trust, engine, NOW + timedelta(hours=25)) == ["timestamp", "crl"]
+    assert maintain(trust, engine, NOW + timedelta(hours=1)) == ["crl"]  # a certificate ended since: at once
     assert trust.authority.listed_serials() == ["abc"]
+    assert maintain(trust, engine, NOW + timedelta(hours=2)) == []
+    assert maintain(trust, engine, NOW + timedelta(hours=7)) == ["timestamp"]
+    assert maintain(trust, engine, NOW + timedelta(hours=27)) == ["timestamp", "crl"]
     engine.dispose()

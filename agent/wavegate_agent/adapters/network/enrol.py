@@ -1,4 +1,4 @@
-"""Enrolment: a one-time token becomes this device's identity. The one door to httpx; the control process never comes here.
+"""Enrolment: a one-time token becomes this device's identity. The control process never comes here (httpx).
 
 The token carries the fingerprint of the server's authority. So the authority's certificate is fetched over a connection that
 proves nothing, is accepted only when its fingerprint is the token's, and from then on every byte goes over a connection that
@@ -14,21 +14,17 @@ from typing import TypeVar
 
 import httpx
 import msgspec
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from wavegate_agent.adapters.disk.durable import sync_directory, write_durably
+from wavegate_agent.adapters.network.certificates import check_certificate, new_key, request_for
 from wavegate_shared.enrolment import TokenParts, ca_fingerprint, parse_token
 from wavegate_shared.errors import CODES, TransferError, TrustError, UsageError, error_for
 from wavegate_shared.topics import DEVICE_ID
 
-__all__ = ["Answer", "enrol"]
+__all__ = ["TIMEOUT_S", "Answer", "asked", "enrol", "raise_for_problem"]
 
 _LOG = logging.getLogger(__name__)
-_TIMEOUT_S = 30.0
+TIMEOUT_S = 30.0
 _MAX_BYTES = 1 << 20
 T = TypeVar("T")
 
@@ -64,8 +60,8 @@ def enrol(token: str, server: str, directory: Path, *, replace: bool = False) ->
         raise UsageError("conflict", f"this device is enrolled already ({directory}); --replace starts over")
     base = _base_url(server)
     ca_pem = _fetch_authority(base, parts)
-    key = ec.generate_private_key(ec.SECP256R1())
-    answer = _redeem(base, token, ca_pem, _request(key, parts.device))
+    key = new_key()
+    answer = _redeem(base, token, ca_pem, request_for(key, parts.device))
     _check(answer, parts, key)
     _write(directory, answer, key, base)
     _LOG.info("enrolled device=%s server=%s", answer.device, base)
@@ -84,9 +80,9 @@ def _fetch_authority(base: str, parts: TokenParts) -> str:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # nothing is sent, and what comes is checked against the token right below
-    with httpx.Client(verify=context, timeout=_TIMEOUT_S) as client:
-        response = _asked(lambda: client.get(f"{base}/api/v1/ca"), base)
-    _raise_for_problem(response)
+    with httpx.Client(verify=context, timeout=TIMEOUT_S) as client:
+        response = asked(lambda: client.get(f"{base}/api/v1/ca"), base)
+    raise_for_problem(response)
     pem = response.text
     try:
         fingerprint = ca_fingerprint(ssl.PEM_cert_to_DER_cert(pem.strip() + "\n"))
@@ -97,24 +93,19 @@ def _fetch_authority(base: str, parts: TokenParts) -> str:
     return pem
 
 
-def _request(key: ec.EllipticCurvePrivateKey, device: str) -> str:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
-    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
-    return request.public_bytes(serialization.Encoding.PEM).decode()
-
-
 def _redeem(base: str, token: str, ca_pem: str, csr: str) -> Answer:
     context = ssl.create_default_context(cadata=ca_pem)
-    with httpx.Client(verify=context, timeout=_TIMEOUT_S) as client:
-        response = _asked(lambda: client.post(f"{base}/api/v1/enrol", json={"token": token, "csr": csr}), base)
-    _raise_for_problem(response)
+    with httpx.Client(verify=context, timeout=TIMEOUT_S) as client:
+        response = asked(lambda: client.post(f"{base}/api/v1/enrol", json={"token": token, "csr": csr}), base)
+    raise_for_problem(response)
     try:
         return msgspec.json.decode(response.content[:_MAX_BYTES], type=Answer)
     except msgspec.DecodeError as error:
         raise TrustError("message_malformed", f"{base} answered something else than an identity: {error}") from error
 
 
-def _asked(call: Callable[[], httpx.Response], base: str) -> httpx.Response:
+def asked(call: Callable[[], httpx.Response], base: str) -> httpx.Response:
+    """What the call gives. Raises TransferError `not_connected`, or TrustError where the server is not the authority's."""
     try:
         return call()
     except httpx.HTTPError as error:
@@ -123,7 +114,7 @@ def _asked(call: Callable[[], httpx.Response], base: str) -> httpx.Response:
         raise TransferError("not_connected", f"{base}: {error}") from error
 
 
-def _raise_for_problem(response: httpx.Response) -> None:
+def raise_for_problem(response: httpx.Response) -> None:
     """The server's problem document as the error it names."""
     if response.is_success:
         return
@@ -137,37 +128,24 @@ def _raise_for_problem(response: httpx.Response) -> None:
     raise error_for(code if code in CODES else "not_connected", detail)
 
 
-def _check(answer: Answer, parts: TokenParts, key: ec.EllipticCurvePrivateKey) -> None:
+def _check(answer: Answer, parts: TokenParts, key: bytes) -> None:
     """The answer is for this device and this key, by the authority the token names."""
     if answer.device != parts.device or DEVICE_ID.fullmatch(answer.device) is None:
         raise TrustError("wrong_device", f"the server enrolled {answer.device!r}, the token is for {parts.device!r}")
-    try:
-        certificate = x509.load_pem_x509_certificate(answer.certificate.encode())
-        authority = x509.load_pem_x509_certificate(answer.ca.encode())
-        certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature) as error:
-        raise TrustError("certificate_invalid", f"the certificate does not verify: {error}") from error
-    if ca_fingerprint(authority.public_bytes(serialization.Encoding.DER)) != parts.ca_sha256:
+    check_certificate(answer.certificate.encode(), key, answer.ca.encode(), answer.device)
+    if ca_fingerprint(ssl.PEM_cert_to_DER_cert(answer.ca.strip() + "\n")) != parts.ca_sha256:
         raise TrustError("certificate_invalid", "the answer names another authority than the token")
-    if certificate.public_key() != key.public_key():
-        raise TrustError("certificate_invalid", "the certificate is for another key")
-    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    if [name.value for name in names] != [answer.device]:
-        raise TrustError("certificate_invalid", "the certificate is for another name")
 
 
-def _write(directory: Path, answer: Answer, key: ec.EllipticCurvePrivateKey, base: str) -> None:
+def _write(directory: Path, answer: Answer, key: bytes, base: str) -> None:
     """A new directory, whole and durable, takes the place of the old one."""
     fresh, old = directory.with_name(f".{directory.name}.new"), directory.with_name(f".{directory.name}.old")
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
     fresh.mkdir(parents=True, mode=0o700)
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
     rest = {name: getattr(answer, name) for name in _AGENT_FIELDS} | {"server_url": base}
     for name, data in (
-        ("device.key", private),
+        ("device.key", key),
         ("device.pem", answer.certificate.encode()),
         ("ca.pem", answer.ca.encode()),
         ("root.json", answer.root.encode()),

@@ -102,6 +102,10 @@ class BrokerConnection:
         if self._thread.is_alive():
             self._thread.join(CONNECT_TIMEOUT_S + 5)
 
+    def reconnect(self) -> None:
+        """End the present connection; the next one reads key and certificate anew."""
+        self._ended.set()
+
     def publish(self, topic: str, payload: bytes, qos: int = 1) -> bool:
         """Hand a message to the connection; False when there is none. It may be lost even after True."""
         client = self._client

@@ -139,6 +139,11 @@ class RunningBroker:
         if self.kind == "mosquitto":
             self._reload()
 
+    def certificate_changed(self) -> None:
+        """Its certificate was made anew: new connections get it (embedded: it looks itself every second)."""
+        if self.kind == "mosquitto":
+            self._reload()
+
     def stop(self) -> None:
         """End the child, by its process id. Idempotent."""
         self._stopping.set()

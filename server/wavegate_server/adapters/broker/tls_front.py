@@ -209,11 +209,13 @@ class TlsFront:
     async def start(self) -> int:
         """Listen; returns the port."""
         self._read_denied()
+        self._context = tls_context(self._settings)
+        self._certificate_stamp = self._settings.certificate.stat().st_mtime_ns
         self._server = await asyncio.start_server(
             self._accept,
             self._settings.host,
             self._settings.port,
-            ssl=tls_context(self._settings),
+            ssl=self._context,
             ssl_handshake_timeout=CONNECT_TIMEOUT_S,
             backlog=BACKLOG,
         )
@@ -295,6 +297,17 @@ class TlsFront:
         while True:
             await asyncio.sleep(DENY_POLL_S)
             self._read_denied()
+            self._read_certificate()
+
+    def _read_certificate(self) -> None:
+        """Serve a certificate that was made anew, from the next connection on; a half-written pair is read again later."""
+        try:
+            stamp = self._settings.certificate.stat().st_mtime_ns
+            if stamp != self._certificate_stamp:
+                self._context.load_cert_chain(self._settings.certificate, self._settings.key)
+                self._certificate_stamp = stamp
+        except OSError as error:  # SSLError is one
+            _LOG.warning("certificate_unreadable error=%r", error)
 
     def _read_denied(self) -> None:
         """Take a changed deny list and drop the live connections of whom it names; a broken file changes nothing."""

@@ -68,6 +68,11 @@ class Device(SQLModel, table=True):
     public_key: str = ""
     certificate_serial: str = ""
     certificate_expires: datetime | None = time_column(nullable=True)
+    previous_public_key: str = ""  # reports that waited while the key changed are signed with it
+    next_public_key: str = ""  # of a certificate that was issued and not used yet
+    next_certificate: str = ""  # PEM; empty: none
+    next_serial: str = ""
+    next_expires: datetime | None = time_column(nullable=True)
     created_at: datetime = time_column()
     enrolled_at: datetime | None = time_column(nullable=True)
     last_seen: datetime | None = time_column(nullable=True)

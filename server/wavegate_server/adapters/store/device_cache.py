@@ -32,7 +32,7 @@ class DeviceCache:
         self._engine = engine
         self._on_revoked = on_revoked
         self._devices: dict[str, KnownDevice] = {}
-        self._keys: dict[str, tuple[str, Key]] = {}
+        self._keys: dict[str, tuple[tuple[str, ...], list[Key]]] = {}
         self._told: Mapping[str, str] | None = None
         self._read_at = -MAX_AGE_S
         self._lock = threading.Lock()
@@ -64,13 +64,15 @@ class DeviceCache:
         """Tell about revocations again at the next refresh: the last telling failed."""
         self._told = None
 
-    def key(self, device: KnownDevice) -> Key:
-        """The key the device signs reports with."""
+    def keys(self, device: KnownDevice) -> list[Key]:
+        """The keys the device may sign reports with: its own, and while a certificate is renewed the one before and the next."""
         cached = self._keys.get(device.id)
-        if cached is None or cached[0] != device.public_key:
+        if cached is None or cached[0] != device.public_keys:
             try:
-                cached = (device.public_key, key_from_pem(device.public_key.encode()))
+                cached = (device.public_keys, [key_from_pem(pem.encode()) for pem in device.public_keys])
             except ValueError as error:
                 raise TrustError("signature_invalid", "the device has no public key") from error
+            if not cached[1]:
+                raise TrustError("signature_invalid", "the device has no public key")
             self._keys[device.id] = cached
         return cached[1]

@@ -23,6 +23,7 @@ from wavegate_server.adapters.database.tables import (
 from wavegate_server.adapters.store.assignments import enqueue
 from wavegate_server.adapters.store.audit import bump_revision
 from wavegate_server.adapters.store.device_slots import note_report, note_state, say_inventory, slots_of
+from wavegate_server.adapters.trust.renewal import note_used
 from wavegate_server.core.gate.policy import parse_policy
 from wavegate_server.core.ingest import MAX_COUNT
 from wavegate_server.core.rollout.progress import Progress, after_report, after_restore_report, after_state
@@ -79,6 +80,7 @@ class DeviceMessageStore:
         device.facts = dict(hello.facts)
         device.quarantined = {"digests": list(hello.quarantined)}
         device.clock = hello.clock
+        note_used(session, device, hello.certificate, now)
         device.revision += 1
         _accepted(session, device, hello.assignment_seq)
         _match_inventory(session, device, now)

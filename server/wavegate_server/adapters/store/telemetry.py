@@ -38,11 +38,11 @@ HOUR_DAYS = 400
 
 @dataclass(frozen=True, slots=True)
 class KnownDevice:
-    """What the ingest needs of the registry. `state`: pending, active or revoked."""
+    """What the ingest needs of the registry. `state`: pending, active or revoked. `public_keys`: PEM, those it may sign with."""
 
     id: str
     state: str
-    public_key: str
+    public_keys: tuple[str, ...]
     hardware_class: str
     site: str
     certificate_serial: str
@@ -172,12 +172,17 @@ def known_devices(connection: Connection) -> dict[str, KnownDevice]:
     query = select(
         col(Device.id),
         col(Device.state),
-        col(Device.public_key),
         col(Device.hardware_class),
         col(Device.site),
         col(Device.certificate_serial),
+        col(Device.public_key),
+        col(Device.previous_public_key),
+        col(Device.next_public_key),
     )
-    return {row[0]: KnownDevice(*row) for row in connection.execute(query)}
+    found = {}
+    for name, state, hardware_class, site, serial, *keys in connection.execute(query):
+        found[name] = KnownDevice(name, state, tuple(key for key in keys if key), hardware_class, site, serial)
+    return found
 
 
 def last_seen(connection: Connection, seen: Mapping[str, datetime]) -> None:

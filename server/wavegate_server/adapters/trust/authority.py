@@ -12,7 +12,7 @@ Not here: tokens and the registry (`enrolment`), TLS contexts (their users).
 Source: RFC 5280; extensions as Python's `VERIFY_X509_STRICT` wants them.
 """
 
-import ipaddress
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,19 +20,28 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
-    NoEncryption,
-    PrivateFormat,
     PublicFormat,
     load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from wavegate_server.adapters.files.durable import PRIVATE, locked, make_directory, write_durable
+from wavegate_server.adapters.trust.certificate_parts import (
+    BACKDATE,
+    builder,
+    general_names,
+    issuer_id,
+    name_of,
+    private_pem,
+    requested_key,
+    serial_text,
+    usage,
+)
 from wavegate_shared.enrolment import ca_fingerprint
 from wavegate_shared.errors import TrustError, UsageError
 from wavegate_shared.topics import DEVICE_ID
@@ -56,9 +65,6 @@ CRL_DAYS = 30
 _CA_DAYS = 3650
 _SERVICE_DAYS = 397
 _RENEW_DAYS = 30
-_BACKDATE = timedelta(hours=1)
-"""Certificates start a little in the past: devices' clocks lag."""
-_MAX_CSR_BYTES = 8192
 _RESERVED = re.compile(r"(ingest-.*|publisher|server|broker)", re.IGNORECASE)
 
 
@@ -87,10 +93,11 @@ def is_reserved(name: str) -> bool:
 
 
 class Authority:
-    """Issues certificates below one directory."""
+    """Issues certificates below one directory; a device's lives `device_days`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, device_days: float = DEVICE_DAYS) -> None:
         self._directory = directory
+        self._device_days = device_days
         self._loaded: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None = None
 
     def init(self, now: datetime, public_names: Sequence[str]) -> None:
@@ -103,11 +110,7 @@ class Authority:
         with locked(self._directory / ".lock"):
             if not (self._directory / "ca.pem").is_file():
                 self._create(now)
-        names = list(dict.fromkeys([*public_names, "localhost", "127.0.0.1", "::1"]))
-        for name in SERVICES:
-            wanted = names if name in LISTENERS else []
-            if not self._is_good(name, wanted, now):
-                self.issue_service(name, wanted, now)
+        self.renew_services(now, public_names)
         if not self.crl_path.is_file():
             self.crl([], now)
 
@@ -133,9 +136,9 @@ class Authority:
         """
         if DEVICE_ID.fullmatch(device_id) is None or is_reserved(device_id):
             raise UsageError("invalid", f"{device_id!r} cannot be a device's id")
-        public_key = _requested_key(csr_pem)
+        public_key = requested_key(csr_pem)
         certificate = self._sign(
-            _name(device_id, "device"), public_key, now, DEVICE_DAYS, [ExtendedKeyUsageOID.CLIENT_AUTH], []
+            name_of(device_id, "device"), public_key, now, self._device_days, [ExtendedKeyUsageOID.CLIENT_AUTH], []
         )
         return Issued(
             certificate.public_bytes(Encoding.PEM).decode(),
@@ -143,6 +146,30 @@ class Authority:
             certificate.not_valid_after_utc,
             public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode(),
         )
+
+    def requested(self, csr_pem: str, device_id: str) -> str:
+        """The public key (PEM) that a device's request is for.
+
+        Raises:
+            TrustError: `certificate_invalid`: not a request, not signed by its key, not P-256, or for another name.
+        """
+        key = requested_key(csr_pem)
+        names = x509.load_pem_x509_csr(csr_pem.encode()).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        if [name.value for name in names] != [device_id]:
+            raise TrustError("certificate_invalid", f"the request is not for {device_id}")
+        return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+    def secret(self, purpose: bytes) -> bytes:
+        """32 bytes that only holders of the authority's key can know, others for each purpose."""
+        return hashlib.sha256(purpose + private_pem(self._ca()[1])).digest()
+
+    def renew_services(self, now: datetime, public_names: Sequence[str]) -> tuple[str, ...]:
+        """Make the services' certificates anew that end within 30 days or lack one of the names; which these were."""
+        names = list(dict.fromkeys([*public_names, "localhost", "127.0.0.1", "::1"]))
+        due = [name for name in SERVICES if not self._is_good(name, names if name in LISTENERS else [], now)]
+        for name in due:
+            self.issue_service(name, names if name in LISTENERS else [], now)
+        return tuple(due)
 
     def issue_service(self, name: str, sans: Sequence[str], now: datetime) -> ServiceFiles:
         """Key and certificate of a part of the server, written below the directory.
@@ -156,11 +183,11 @@ class Authority:
             raise UsageError("invalid", f"{name!r} is not a part of the server")
         usages = [ExtendedKeyUsageOID.SERVER_AUTH if sans else ExtendedKeyUsageOID.CLIENT_AUTH]
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = _name(sans[0] if sans else name, "server")
+        subject = name_of(sans[0] if sans else name, "server")
         certificate = self._sign(subject, key.public_key(), now, _SERVICE_DAYS, usages, sans)
         files = self._files(name)
         with locked(self._directory / ".lock"):
-            write_durable(files.key, _private_pem(key), mode=PRIVATE)
+            write_durable(files.key, private_pem(key), mode=PRIVATE)
             write_durable(files.certificate, certificate.public_bytes(Encoding.PEM))
         return files
 
@@ -185,18 +212,18 @@ class Authority:
         with locked(self._directory / ".lock"):
             dates = self._listed(now)
             dates.update({int(serial, 16): now for serial in revoked if int(serial, 16) not in dates})
-            builder = (
+            unsigned = (
                 x509.CertificateRevocationListBuilder()
                 .issuer_name(ca.subject)
-                .last_update(now - _BACKDATE)
+                .last_update(now - BACKDATE)
                 .next_update(now + timedelta(days=CRL_DAYS))
                 .add_extension(x509.CRLNumber(int(now.timestamp())), critical=False)
-                .add_extension(_issuer_id(ca), critical=False)
+                .add_extension(issuer_id(ca), critical=False)
             )
             for serial, since in sorted(dates.items()):
                 entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(since)
-                builder = builder.add_revoked_certificate(entry.build())
-            data = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+                unsigned = unsigned.add_revoked_certificate(entry.build())
+            data = unsigned.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
             write_durable(self.crl_path, data)
         return data
 
@@ -237,7 +264,7 @@ class Authority:
 
     def _listed(self, now: datetime) -> dict[int, datetime]:
         """Serial -> since when, of the present list, as far as the certificates can still be valid."""
-        oldest = now - timedelta(days=DEVICE_DAYS + 1)
+        oldest = now - timedelta(days=max(self._device_days, DEVICE_DAYS) + 1)
         try:
             present = x509.load_pem_x509_crl(self.crl_path.read_bytes())
         except (FileNotFoundError, ValueError):
@@ -266,16 +293,16 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         # A short digest in the name: two installations on one network have two authorities one can tell apart.
         identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-        subject = _name(f"Wavegate CA {identifier.digest.hex()[:8]}", "authority")
+        subject = name_of(f"Wavegate CA {identifier.digest.hex()[:8]}", "authority")
         certificate = (
-            _builder(subject, subject, key.public_key(), now, _CA_DAYS)
+            builder(subject, subject, key.public_key(), now, _CA_DAYS)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_usage(sign_certificates=True), critical=True)
+            .add_extension(usage(sign_certificates=True), critical=True)
             .add_extension(identifier, critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
             .sign(key, hashes.SHA256())
         )
-        write_durable(self._directory / "ca.key", _private_pem(key), mode=PRIVATE)
+        write_durable(self._directory / "ca.key", private_pem(key), mode=PRIVATE)
         write_durable(self._directory / "ca.pem", certificate.public_bytes(Encoding.PEM))
 
     def _sign(
@@ -283,22 +310,22 @@ class Authority:
         subject: x509.Name,
         public_key: ec.EllipticCurvePublicKey,
         now: datetime,
-        days: int,
+        days: float,
         usages: list[x509.ObjectIdentifier],
         sans: Sequence[str],
     ) -> x509.Certificate:
         ca, key = self._ca()
-        builder = (
-            _builder(subject, ca.subject, public_key, now, days)
+        unsigned = (
+            builder(subject, ca.subject, public_key, now, days)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(sign_certificates=False), critical=True)
+            .add_extension(usage(sign_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-            .add_extension(_issuer_id(ca), critical=False)
+            .add_extension(issuer_id(ca), critical=False)
         )
         if sans:
-            builder = builder.add_extension(x509.SubjectAlternativeName(_general_names(sans)), critical=False)
-        return builder.sign(key, hashes.SHA256())
+            unsigned = unsigned.add_extension(x509.SubjectAlternativeName(general_names(sans)), critical=False)
+        return unsigned.sign(key, hashes.SHA256())
 
     def _is_good(self, name: str, sans: Sequence[str], now: datetime) -> bool:
         files = self._files(name)
@@ -314,83 +341,4 @@ class Authority:
         except (OSError, ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
             return False
         lasts = certificate.not_valid_after_utc - now > timedelta(days=_RENEW_DAYS)
-        return lasts and key.public_key() == certificate.public_key() and set(_general_names(sans)) <= have
-
-
-def serial_text(serial: int) -> str:
-    """A certificate's serial number as it is stored: lower-case hex."""
-    return f"{serial:x}"
-
-
-def _requested_key(csr_pem: str) -> ec.EllipticCurvePublicKey:
-    data = csr_pem.encode()
-    if len(data) > _MAX_CSR_BYTES:
-        raise TrustError("certificate_invalid", f"request of {len(data)} bytes, at most {_MAX_CSR_BYTES}")
-    try:
-        request = x509.load_pem_x509_csr(data)
-        valid = request.is_signature_valid
-        key = request.public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        raise TrustError("certificate_invalid", f"not a certificate request: {error}") from error
-    if not valid:
-        raise TrustError("certificate_invalid", "the request is not signed by the key it names")
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise TrustError("certificate_invalid", "a device's key must be EC P-256")
-    return key
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, now: datetime, days: int
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(public_key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _BACKDATE)
-        .not_valid_after(now + timedelta(days=days))
-    )
-
-
-def _name(common: str, unit: str) -> x509.Name:
-    return x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Wavegate"),
-            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit),
-            x509.NameAttribute(NameOID.COMMON_NAME, common),
-        ]
-    )
-
-
-def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not sign_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=sign_certificates,
-        crl_sign=sign_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _issuer_id(ca: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    own = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
-
-
-def _general_names(sans: Sequence[str]) -> list[x509.GeneralName]:
-    names: list[x509.GeneralName] = []
-    for san in sans:
-        try:
-            names.append(x509.IPAddress(ipaddress.ip_address(san)))
-        except ValueError:
-            names.append(x509.DNSName(san))
-    return names
-
-
-def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return lasts and key.public_key() == certificate.public_key() and set(general_names(sans)) <= have

@@ -20,7 +20,16 @@ from wavegate_server.adapters.trust.authority import Authority, is_reserved
 from wavegate_shared.enrolment import SECRET_BYTES, TokenParts, format_token, parse_token
 from wavegate_shared.errors import TrustError, UsageError
 
-__all__ = ["TOKEN_TTL", "EnrolAnswer", "Revocation", "create_token", "redeem", "revoke_device", "revoked_serials"]
+__all__ = [
+    "TOKEN_TTL",
+    "EnrolAnswer",
+    "Revocation",
+    "create_token",
+    "redeem",
+    "retire_certificate",
+    "revoke_device",
+    "revoked_serials",
+]
 
 TOKEN_TTL = timedelta(hours=24)
 
@@ -97,8 +106,9 @@ def redeem(session: Session, authority: Authority, token: str, csr_pem: str, now
     if device is None or device.state == "revoked":
         raise TrustError("token_invalid", "the device of this token is gone or revoked")
     issued = authority.issue_device(csr_pem, device.id, now)
-    _retire_certificate(session, device, now, "replaced at re-enrolment")
+    _retire_all(session, device, now, "replaced at re-enrolment")
     device.state = "active"
+    device.previous_public_key = ""
     device.public_key = issued.public_key_pem
     device.certificate_serial = issued.serial
     device.certificate_expires = issued.expires
@@ -130,7 +140,7 @@ def revoke_device(session: Session, device_id: str, now: datetime, *, reason: st
     done = Revocation(device_id, device.state, device.certificate_serial, device.certificate_expires)
     _end_tokens(session, device_id, now)
     if device.state != "revoked":
-        _retire_certificate(session, device, now, reason or "device revoked")
+        _retire_all(session, device, now, reason or "device revoked")
         device.state = "revoked"
         device.revision += 1
         session.add(device)
@@ -172,12 +182,22 @@ def _end_tokens(session: Session, device_id: str, now: datetime) -> None:
     )
 
 
-def _retire_certificate(session: Session, device: Device, now: datetime, reason: str) -> None:
-    serial, expires = device.certificate_serial, device.certificate_expires
+def retire_certificate(
+    session: Session, device_id: str, serial: str, expires: datetime | None, now: datetime, reason: str
+) -> None:
+    """Name a certificate for the revocation list; the list is signed by the caller, or within a minute."""
     if serial and expires is not None and session.get(RevokedCertificate, serial) is None:
         session.add(
-            RevokedCertificate(serial=serial, device_id=device.id, revoked_at=now, expires_at=expires, reason=reason)
+            RevokedCertificate(serial=serial, device_id=device_id, revoked_at=now, expires_at=expires, reason=reason)
         )
+
+
+def _retire_all(session: Session, device: Device, now: datetime, reason: str) -> None:
+    """The present certificate, and the next one where a renewal was under way."""
+    retire_certificate(session, device.id, device.certificate_serial, device.certificate_expires, now, reason)
+    retire_certificate(session, device.id, device.next_serial, device.next_expires, now, reason)
+    device.next_public_key = device.next_certificate = device.next_serial = ""
+    device.next_expires = None
 
 
 def _hash(token: str) -> str:

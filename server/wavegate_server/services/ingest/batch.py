@@ -35,6 +35,7 @@ from wavegate_shared.wire import (
     ChunkRequest,
     DocumentRequest,
     Hello,
+    RenewRequest,
     Report,
     SignedReport,
     StateEvent,
@@ -168,7 +169,7 @@ class BatchWriter:
         """Let the handlers write, or note why not; a refusal undoes what this one message wrote."""
         try:
             if isinstance(message, SignedReport):
-                _verify(message, device.id, self._devices.key(device))
+                _verify(message, device.id, self._devices.keys(device))
             with session.begin_nested():
                 self._handlers.apply(session, device.id, message, now)
         except TrustError as error:
@@ -190,15 +191,15 @@ class BatchWriter:
 
 def _decode(payload: bytes) -> _FromDevice:
     message: Up = decode_up(payload)
-    if isinstance(message, ChunkRequest | DocumentRequest | TimeRequest):
+    if isinstance(message, ChunkRequest | DocumentRequest | TimeRequest | RenewRequest):
         raise TrustError("message_malformed", "a request on the wrong channel")
     check_mark(message)
     return message
 
 
-def _verify(message: SignedReport, device: str, key: Key) -> None:
+def _verify(message: SignedReport, device: str, keys: Sequence[Key]) -> None:
     """Whether the device itself signed this report, and for this place in its outbox."""
-    report = open_signed(bytes(message.envelope), Report, REPORT_TYPE, [key])
+    report = open_signed(bytes(message.envelope), Report, REPORT_TYPE, keys)
     if report.device != device:
         raise TrustError("wrong_device", f"the report names {report.device}")
     if (report.boot, report.seq) != (message.boot, message.seq):

@@ -36,6 +36,7 @@ from wavegate_shared.wire import (
     MAX_MESSAGE_BYTES,
     ChunkRequest,
     DocumentRequest,
+    RenewRequest,
     Stored,
     TimeRequest,
     decode_up,
@@ -62,7 +63,7 @@ _LOG = logging.getLogger(__name__)
 class Requests(Protocol):
     """Answers requests for chunks, documents and time; any thread."""
 
-    def handle(self, device_id: str, message: ChunkRequest | DocumentRequest | TimeRequest) -> None:
+    def handle(self, device_id: str, message: ChunkRequest | DocumentRequest | TimeRequest | RenewRequest) -> None:
         """Send the answer to the device."""
 
 
@@ -216,7 +217,7 @@ class Ingest:
                 self._unknown(device)
                 return
             message = decode_up(payload)
-            if not isinstance(message, ChunkRequest | DocumentRequest | TimeRequest):
+            if not isinstance(message, ChunkRequest | DocumentRequest | TimeRequest | RenewRequest):
                 raise TrustError("message_malformed", "not a request")
             self._count("requests")
             self._requests.handle(device, message)

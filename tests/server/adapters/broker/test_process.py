@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import ssl
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,29 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
 def test_all_interfaces_are_reached_over_loopback(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, broker="external", broker_host="0.0.0.0")
     assert RunningBroker(settings, TestAuthority(tmp_path / "ca"), "external", 1).host == "127.0.0.1"
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_certificate_made_anew_is_served_without_a_restart(tmp_path: Path, kind: str) -> None:
+    """Connections that are open stay; the next one sees the new certificate."""
+    with running_broker(tmp_path, kind) as (broker, authority):
+        files = authority.issue("dev-a")
+
+        def served() -> int:
+            context = ssl.create_default_context(cafile=files.ca)
+            context.check_hostname = False
+            context.load_cert_chain(files.certificate, files.key)
+            with (
+                socket.create_connection((broker.host, broker.port), timeout=5) as plain,
+                context.wrap_socket(plain) as tls,
+            ):
+                return x509.load_der_x509_certificate(tls.getpeercert(binary_form=True) or b"").serial_number
+
+        before, pid = served(), broker.pid
+        with Client(broker, files, files.ca, "dev-a") as client:
+            authority.issue("broker", unit="server", sans=("localhost", "127.0.0.1"))
+            broker.certificate_changed()
+            wait_until(lambda: served() != before, "the new certificate")
+            assert client.connected
+        assert broker.pid == pid

@@ -47,8 +47,8 @@ def test_the_key_is_the_registrys(tmp_path: Path) -> None:
     known = cache.active("dev-1")
     assert known is not None
     envelope = bytes(report(keys, "dev-1", 1).envelope)
-    assert open_signed(envelope, Report, REPORT_TYPE, [cache.key(known)]).device == "dev-1"
-    assert cache.key(known) is cache.key(known)
+    assert open_signed(envelope, Report, REPORT_TYPE, cache.keys(known)).device == "dev-1"
+    assert cache.keys(known) is cache.keys(known)
 
 
 def test_a_device_without_a_key_signs_nothing(tmp_path: Path) -> None:
@@ -56,4 +56,4 @@ def test_a_device_without_a_key_signs_nothing(tmp_path: Path) -> None:
     known = cache.active("dev-1")
     assert known is not None
     with pytest.raises(TrustError, match="signature_invalid"):
-        cache.key(known)
+        cache.keys(known)
