@@ -136,12 +136,15 @@ def _start_loops(
     delivery = Delivery(
         context.objects, trust.tuf_repo, trust.director, downlink.publish, lookup, settings.topics, now=context.clock
     )
+    listed = trust.authority.listed_serials()
 
     def renew(now: datetime) -> None:
+        nonlocal listed
+        before, listed = listed, trust.authority.listed_serials()
         names = first_start.renew_services(trust, settings, now)
         if names:
             _LOG.warning("certificates_renewed names=%s", ",".join(names))
-        if "broker" in names:
+        if "broker" in names or listed != before:
             broker.certificate_changed()
         if "server" in names:
             renewed()

@@ -1,6 +1,7 @@
 """A throwaway certificate authority, brokers on loopback, and a client to poke them with."""
 
 import contextlib
+import json
 import socket
 import ssl
 import threading
@@ -55,6 +56,7 @@ class TestAuthority:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Throwaway CA")])
         self._start = now() - timedelta(minutes=5)
         self._ca_file = directory / "ca.pem"
+        self._named: list[str] = []
         ca = self._builder(self._name, self._key.public_key())
         ca = ca.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         ca = ca.add_extension(_usage(signs_certificates=True), critical=True)
@@ -108,11 +110,13 @@ class TestAuthority:
     def crl(self, revoked: Iterable[str], at: datetime) -> bytes:
         builder = x509.CertificateRevocationListBuilder().issuer_name(self._name)
         builder = builder.last_update(at - timedelta(minutes=5)).next_update(at + timedelta(days=30))
-        for serial in revoked:
+        self._named = list(dict.fromkeys([*self._named, *revoked]))  # a revocation is never taken back
+        for serial in self._named:
             entry = x509.RevokedCertificateBuilder().serial_number(int(serial, 16)).revocation_date(at)
             builder = builder.add_revoked_certificate(entry.build())
         pem = builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
         self.crl_path.write_bytes(pem)
+        self.crl_path.with_suffix(".json").write_text(json.dumps(self._named))
         return pem
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, days: int = 30) -> x509.CertificateBuilder:

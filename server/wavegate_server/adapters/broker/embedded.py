@@ -67,6 +67,7 @@ def read_settings(path: Path) -> TlsFrontSettings:
         certificate=Path(raw["certificate"]),
         key=Path(raw["key"]),
         deny_list=Path(raw["deny_list"]),
+        revoked_serials=Path(raw["revoked_serials"]),
         topics=Topics(raw["topic_prefix"]),
         max_packet_bytes=raw["max_packet_bytes"],
     )

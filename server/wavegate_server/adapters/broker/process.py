@@ -225,6 +225,7 @@ class RunningBroker:
             "certificate": str(files.certificate),
             "key": str(files.key),
             "deny_list": str(self._revoked_file),
+            "revoked_serials": str(self._authority.crl_path.with_suffix(".json")),
             "topic_prefix": self._settings.topic_prefix,
             "max_packet_bytes": MAX_PACKET_BYTES,
         }

@@ -5,7 +5,7 @@ sessions before it authenticates, so that a stranger could silence a device for 
 demands a certificate of our authority, reads the CONNECT packet (bounded in size and time), judges it
 (`core/mqtt_connect.py`) and only then hands bytes and stream to the broker as an `external` listener. It also does what
 the library leaves out: one live connection per identity (a new one ends the old one first), keep-alive, a bound on packets,
-slow readers, and the deny list of revoked identities.
+slow readers, and the lists of revoked identities and certificates.
 """
 
 import asyncio
@@ -13,9 +13,10 @@ import contextlib
 import json
 import logging
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from amqtt.adapters import ReaderAdapter, WriterAdapter
 
@@ -46,6 +47,7 @@ class TlsFrontSettings:
 
     Attributes:
         deny_list: JSON list of revoked identities; a missing file denies nobody.
+        revoked_serials: JSON list of serial numbers of revoked certificates; a missing file revokes none.
     """
 
     host: str
@@ -54,6 +56,7 @@ class TlsFrontSettings:
     certificate: Path
     key: Path
     deny_list: Path
+    revoked_serials: Path
     topics: Topics
     max_packet_bytes: int = 1 << 20
 
@@ -183,6 +186,7 @@ class _Connection:
     """A live connection of one identity."""
 
     writer: PacketWriter
+    serial: str
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -201,8 +205,7 @@ class TlsFront:
         self._busy = busy
         self._live: dict[str, _Connection] = {}
         self._locks: dict[str, asyncio.Lock] = {}
-        self._denied: frozenset[str] = frozenset()
-        self._denied_stamp: tuple[int, int] | None = None
+        self._denied_names, self._denied_serials = _List(settings.deny_list), _List(settings.revoked_serials)
         self._server: asyncio.Server | None = None
         self._watch: asyncio.Task[None] | None = None
 
@@ -241,12 +244,14 @@ class TlsFront:
         out.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
         try:
             tls = writer.get_ssl_info()
-            identity = identity_of_certificate(tls.getpeercert() if tls else None)
+            certificate = tls.getpeercert() if tls else None
+            identity = identity_of_certificate(certificate)
             if identity is None:
                 _LOG.warning("gate_refused client=? reason=certificate names no identity")
                 return
             self._read_denied()
-            if identity.name in self._denied:
+            serial = _serial(certificate)
+            if identity.name in self._denied_names.entries or serial in self._denied_serials.entries:
                 _LOG.warning("gate_refused client=%s reason=revoked", identity.name)
                 return
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -265,16 +270,15 @@ class TlsFront:
                 limit=self._settings.max_packet_bytes,
                 busy=(lambda: False) if identity.server else self._busy,
             )
-            await self._hand_over(identity, reader, writer)
+            await self._hand_over(identity, reader, _Connection(writer, serial))
         except (_Closed, TimeoutError, OSError) as error:
             _LOG.debug("gate_closed error=%r", error)
         finally:
             if not out.is_closing():
                 writer.abort()
 
-    async def _hand_over(self, identity: Identity, reader: PacketReader, writer: PacketWriter) -> None:
+    async def _hand_over(self, identity: Identity, reader: PacketReader, connection: _Connection) -> None:
         """Serve one connection; the identity's previous one is ended first, so that the library never sees two."""
-        connection = _Connection(writer)
         lock = self._locks.setdefault(identity.name, asyncio.Lock())
         async with lock:
             previous = self._live.get(identity.name)
@@ -285,7 +289,7 @@ class TlsFront:
                         await previous.ended.wait()
             self._live[identity.name] = connection
         try:
-            await self._serve(reader, writer)
+            await self._serve(reader, connection.writer)
         finally:
             connection.ended.set()
             if self._live.get(identity.name) is connection:
@@ -310,20 +314,41 @@ class TlsFront:
             _LOG.warning("certificate_unreadable error=%r", error)
 
     def _read_denied(self) -> None:
-        """Take a changed deny list and drop the live connections of whom it names; a broken file changes nothing."""
+        """Take changed lists and drop the live connections of whom they name; a broken file changes nothing."""
+        names = self._denied_names.read()
+        serials = self._denied_serials.read()
+        for name, connection in list(self._live.items()) if names or serials else []:
+            if name in self._denied_names.entries or connection.serial in self._denied_serials.entries:
+                _LOG.warning("gate_dropped client=%s reason=revoked", name)
+                connection.writer.abort()
+
+
+class _List:
+    """A JSON list in a file that others change."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, int] | None = None
+        self.entries: frozenset[str] = frozenset()
+
+    def read(self) -> bool:
+        """Read it again where the file changed; whether it did."""
         try:
-            status = self._settings.deny_list.stat()
+            status = self._path.stat()
             stamp = (status.st_mtime_ns, status.st_ino)
-            if stamp == self._denied_stamp:
-                return
-            names = json.loads(self._settings.deny_list.read_bytes())
-            denied = frozenset(str(name) for name in names)
+            if stamp == self._stamp:
+                return False
+            self.entries = frozenset(str(entry) for entry in json.loads(self._path.read_bytes()))
         except FileNotFoundError:
-            return
+            return False
         except (OSError, ValueError, TypeError) as error:
-            _LOG.warning("deny_list_unreadable error=%r", error)
-            return
-        self._denied, self._denied_stamp = denied, stamp
-        for name in self._denied & self._live.keys():
-            _LOG.warning("gate_dropped client=%s reason=revoked", name)
-            self._live[name].writer.abort()
+            _LOG.warning("deny_list_unreadable file=%s error=%r", self._path.name, error)
+            return False
+        self._stamp = stamp
+        return True
+
+
+def _serial(certificate: Mapping[str, Any] | None) -> str:
+    """A peer certificate's serial number, lower-case hex; empty where there is none."""
+    text = str((certificate or {}).get("serialNumber", ""))
+    return f"{int(text, 16):x}" if text else ""

@@ -3,6 +3,7 @@
     ca.pem, ca.key        the authority (EC P-256, ten years); the key never leaves this directory
     <service>.pem, .key   parts of the server: `server` (HTTPS), `broker` (listener), `ingest-<n>` and `publisher` (clients)
     crl.pem               revoked device certificates, 30 days valid, to be signed daily
+    crl.json              their serial numbers, for a broker that reads no such list
 
 A device's certificate carries the name from the registry in its common name and OU=device; from the request only the key is
 taken. Service certificates carry OU=server. Brokers that know only the common name could not tell a device called
@@ -13,6 +14,7 @@ Source: RFC 5280; extensions as Python's `VERIFY_X509_STRICT` wants them.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -225,6 +227,8 @@ class Authority:
                 unsigned = unsigned.add_revoked_certificate(entry.build())
             data = unsigned.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
             write_durable(self.crl_path, data)
+            named = [serial_text(serial) for serial in sorted(dates)]
+            write_durable(self.crl_path.with_suffix(".json"), json.dumps(named).encode())
         return data
 
     @property

@@ -28,6 +28,7 @@ def config_file(directory: Path) -> Path:
                 "certificate": str(files.certificate),
                 "key": str(files.key),
                 "deny_list": str(directory / "revoked.json"),
+                "revoked_serials": str(directory / "crl.json"),
                 "topic_prefix": "some/prefix",
                 "max_packet_bytes": 4096,
             }

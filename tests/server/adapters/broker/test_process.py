@@ -188,3 +188,32 @@ def test_a_certificate_made_anew_is_served_without_a_restart(tmp_path: Path, kin
             wait_until(lambda: served() != before, "the new certificate")
             assert client.connected
         assert broker.pid == pid
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_certificate_that_was_replaced_is_refused_and_the_new_one_is_not(tmp_path: Path, kind: str) -> None:
+    """The device's name stays good: only the certificate of its life before is over."""
+    with running_broker(tmp_path, kind) as (broker, authority):
+        old = authority.issue("dev-a")
+        certificate, key = (path.rename(path.with_name(f"old-{path.name}")) for path in (old.certificate, old.key))
+        kept = Files(certificate, key, old.ca)
+        new = authority.issue("dev-a")
+        with Client(broker, kept, kept.ca, "dev-a") as client:
+            authority.crl([old.serial], now())
+            broker.certificate_changed()
+            if kind == "embedded":  # Mosquitto looks at its list when somebody connects
+                wait_until(lambda: not client.connected, "the end of the old connection")
+
+        def refused() -> bool:
+            late = Client(broker, kept, kept.ca, "dev-a")
+            try:
+                return not late.open()
+            except OSError:
+                return True
+            finally:
+                late.close()
+
+        wait_until(refused, "the refusal of the old certificate")
+        with Client(broker, new, new.ca, "dev-a") as client:
+            assert client.connected

@@ -85,7 +85,15 @@ def run(tmp_path: Path, story: Callable[[World], Awaitable[None]], *, busy: Call
         broker = FakeBroker()
         deny_list = tmp_path / "revoked.json"
         settings = TlsFrontSettings(
-            "127.0.0.1", 0, files.ca, files.certificate, files.key, deny_list, Topics(), max_packet_bytes=10_000
+            "127.0.0.1",
+            0,
+            files.ca,
+            files.certificate,
+            files.key,
+            deny_list,
+            authority.crl_path.with_suffix(".json"),
+            Topics(),
+            max_packet_bytes=10_000,
         )
         gate = TlsFront(settings, broker.serve, busy)
         world = World(broker, gate, await gate.start(), authority, deny_list)
