@@ -61,6 +61,9 @@ CODES: dict[str, Code] = {
     "bench_only": Code("TrustError", False, "a candidate for benching never goes live"),
     "digest_mismatch": Code("TrustError", False, "the finished file is not the signed one"),
     "token_invalid": Code("TrustError", False, "the enrolment token is unknown, used or expired"),
+    "identity_cloned": Code(
+        "TrustError", False, "two machines use this device's identity; `wavegate device reissue` ends it"
+    ),
     "renewal_refused": Code(
         "TrustError", False, "this certificate cannot be renewed; enrol the device with a new token"
     ),

@@ -79,6 +79,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
         hardware_class: as enrolled, for display; the registry's word counts.
         assignment_seq: highest assignment accepted.
         clock: `ok` or `suspect`.
+        run: drawn anew by each start of the agent: two copies of one identity taking turns are told apart by it.
         certificate: serial number (lower-case hex) of the certificate this connection was made with.
         facts: figures and strings from /proc and /sys (memory_total_mb, cpu_count, cgroup, kernel, runtime, ...).
     """
@@ -91,6 +92,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
     quarantined: list[str] = []
     clock: str = "ok"
     certificate: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    run: Annotated[str, msgspec.Meta(max_length=32)] = ""
     facts: dict[str, str | int | float | None] = {}
 
 

@@ -3,6 +3,7 @@
 Not here: when to say them (`control/agent.py`), the wire form (`wavegate_shared.wire`).
 """
 
+import secrets
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -40,6 +41,7 @@ class Messages:
     def __init__(self, identity: Identity, signer: Signer, outbox: Outbox) -> None:
         self._identity, self._signer, self._outbox = identity, signer, outbox
         self._refused: dict[str, float] = {}
+        self._run = secrets.token_hex(8)
 
     def sign_with(self, signer: Signer) -> None:
         """Another key from now on; what is in the outbox keeps its signature."""
@@ -56,6 +58,7 @@ class Messages:
             quarantined=list(record.quarantined),
             clock=clock,
             certificate=certificate,
+            run=self._run,
             facts={**facts.hello_facts(models), **extra},
         )
 

@@ -12,6 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from wavegate_server.api import (
     bench_rounds,
     compress_jobs,
+    device_lifecycle,
     devices,
     enrol,
     fleet_defaults,
@@ -57,6 +58,7 @@ def create_api(context: Context) -> FastAPI:
     guarded = problem_responses(401, 403, 422)
     for router in (
         devices.router,
+        device_lifecycle.router,
         models.router,
         compress_jobs.router,
         bench_rounds.router,

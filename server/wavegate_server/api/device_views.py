@@ -168,6 +168,9 @@ class DeviceView(DeviceSummary):
     created_at: datetime | None
     enrolled_at: datetime | None
     certificate_expires: datetime | None
+    cloned: str = Field(
+        description="two machines that use this identity in turn, named; empty: none. See reissue_device"
+    )
     bytes_fetched: int
     requests_served: int
     assignment_seq: int = Field(description="highest assignment the device accepted")

@@ -89,7 +89,7 @@ def enrol(body: EnrolRequest, context: Ctx) -> EnrolAnswer:
 class ChallengeRequest(BaseModel):
     """Which device wants to renew."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [{"device": "kiosk-1"}]})
 
     device: str = Field(max_length=63)
 
@@ -103,7 +103,19 @@ class Challenge(BaseModel):
 class RenewalRequest(BaseModel):
     """A request for a new key, and the proof that the device holds the old one."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(
+        extra="ignore",
+        json_schema_extra={
+            "examples": [
+                {
+                    "device": "kiosk-1",
+                    "csr": "-----BEGIN CERTIFICATE REQUEST-----\n...",
+                    "challenge": "1767225600.<hash>",
+                    "signature": "MEUCIQ...",
+                }
+            ]
+        },
+    )
 
     device: str = Field(max_length=63)
     csr: str = Field(max_length=8192, description="PEM, P-256, for a new key")

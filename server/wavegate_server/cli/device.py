@@ -7,6 +7,7 @@ import typer
 
 from wavegate_server.adapters import clock
 from wavegate_server.cli.client import connect
+from wavegate_server.cli.device_lifecycle import reissue, replace
 from wavegate_server.cli.output import JsonFlag, ago, figure, lines, megabytes, print_json, table
 from wavegate_server.cli.parse import parse_labels
 from wavegate_server.client import Client, at
@@ -146,6 +147,11 @@ def show(context: typer.Context, device: DeviceId, as_json: JsonFlag = False) ->
     labels = ", ".join(f"{key}={value}" for key, value in one["labels"].items())
     lines(
         f"{one['id']}: {one['health']}, class {one['class']}, site {one['site']}" + (f", {labels}" if labels else ""),
+        *(
+            [f"ALERT: {one['cloned']} use its identity in turn; end it: wavegate device reissue {one['id']}"]
+            if one["cloned"]
+            else []
+        ),
         *(["enrolled for benching: measures candidates beside what it serves"] if one["bench"] else []),
         f"runs {_runs(one)}; seen {ago(one['last_seen'], now)}",
         f"served {one['requests_served']} requests; p50 {figure(one['recent']['p50_ms'], 'ms')},"
@@ -294,6 +300,10 @@ def revoke(
         print_json(answer)
     else:
         lines(f"{device} is revoked.")
+
+
+app.command()(reissue)
+app.command()(replace)
 
 
 def _create(

@@ -81,3 +81,13 @@ def test_an_unknown_device_is_one_line_what_and_one_line_what_to_do(cli: Cli, co
     lines = cli("device", command, "kiosk-9", code=1).err.splitlines()
     assert lines[0] == "error: no device 'kiosk-9' (not_found)"
     assert len(lines) == 2
+
+
+def test_an_identity_is_reissued_and_hardware_replaced(cli: Cli, api: Api) -> None:
+    api.enrol("kiosk-1")
+    reissued = cli("device", "reissue", "kiosk-1", "--reason", "copied")
+    assert reissued.out.startswith("wg1.kiosk-1.")
+    assert "shut out" in reissued.err
+    assert cli("device", "replace", "kiosk-1", "kiosk-1b", "--json").json["device"] == "kiosk-1b"
+    assert "(conflict)" in cli("device", "replace", "kiosk-1", "kiosk-1c", code=1).err
+    assert cli("device", "show", "kiosk-1b", "--json").json["state"] == "pending"

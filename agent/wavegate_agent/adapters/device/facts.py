@@ -57,6 +57,7 @@ def hello_facts(directory: Path) -> Facts:
         "memory_available_mb": memory.get("MemAvailable"),
         "cpu_count": os.cpu_count(),
         "cpu_usable": len(os.sched_getaffinity(0)),
+        "host": platform.node(),
         "machine": platform.machine(),
         "kernel": platform.release(),
         "python": platform.python_version(),

@@ -49,6 +49,7 @@ class DeviceDetail:
     created_at: datetime | None
     enrolled_at: datetime | None
     certificate_expires: datetime | None
+    cloned: str
     bytes_fetched: int
     requests_served: int
     assignment_seq: int
@@ -172,6 +173,7 @@ def device_detail(session: Session, now: datetime, device_id: str, model: str | 
         created_at=row.created_at,
         enrolled_at=row.enrolled_at,
         certificate_expires=row.certificate_expires,
+        cloned=row.cloned,
         bytes_fetched=int(fetched or 0),
         requests_served=int(rows(session, served)[0][0] or 0),
         assignment_seq=row.assignment_seq,

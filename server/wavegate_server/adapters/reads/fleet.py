@@ -154,7 +154,7 @@ def health_column(now: datetime, totals: Subquery) -> ColumnElement[str]:
         (device.state == "revoked", Health.REVOKED.value),
         (device.state == "pending", Health.PENDING.value),
         (silent, Health.OFFLINE.value),
-        (or_(totals.c.troubled > 0, device.clock != "ok"), Health.ATTENTION.value),
+        (or_(totals.c.troubled > 0, device.clock != "ok", device.cloned != ""), Health.ATTENTION.value),
         (totals.c.updating > 0, Health.UPDATING.value),
         (func.coalesce(totals.c.version, 0) == 0, Health.EMPTY.value),
         else_=Health.SERVING.value,

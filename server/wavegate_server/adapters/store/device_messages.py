@@ -25,6 +25,7 @@ from wavegate_server.adapters.store.audit import bump_revision
 from wavegate_server.adapters.store.device_slots import note_report, note_state, say_inventory, slots_of
 from wavegate_server.adapters.trust.renewal import note_used
 from wavegate_server.core.gate.policy import parse_policy
+from wavegate_server.core.identity_runs import Run, note_run
 from wavegate_server.core.ingest import MAX_COUNT
 from wavegate_server.core.rollout.progress import Progress, after_report, after_restore_report, after_state
 from wavegate_shared.states import AssignmentState
@@ -81,6 +82,7 @@ class DeviceMessageStore:
         device.quarantined = {"digests": list(hello.quarantined)}
         device.clock = hello.clock
         note_used(session, device, hello.certificate, now)
+        _note_run(session, device, hello, now)
         device.revision += 1
         _accepted(session, device, hello.assignment_seq)
         _match_inventory(session, device, now)
@@ -89,6 +91,19 @@ class DeviceMessageStore:
         if desired is not None and desired.expires_at > now:
             stamp = int(now.timestamp() * 1000)
             enqueue(session, self._topics, desired, f"hello:{device.id}:{hello.boot}:{desired.seq}:{stamp}", now)
+
+
+def _note_run(session: Session, device: Device, hello: Hello, now: datetime) -> None:
+    """A copied identity is an alert; neither of the two is refused: nobody knows which one is right."""
+    known = msgspec.convert((device.runs or {}).get("runs", []), list[Run])
+    turn = note_run(known, hello.run, hello.facts)
+    device.runs = {"runs": msgspec.to_builtins(turn.runs)}
+    if turn.other is None or device.cloned:
+        return
+    device.cloned = f"{turn.runs[-1]} and {turn.other}"
+    session.add(
+        DeviceEvent(device_id=device.id, at=now, kind="alert", code="identity_cloned", detail=device.cloned[:500])
+    )
 
 
 def _state(session: Session, device: Device, event: StateEvent, now: datetime) -> None:

@@ -8,9 +8,9 @@ from datetime import datetime
 
 from sqlmodel import Session, col, select
 
-from wavegate_server.adapters.database.tables import Device, DeviceSlot, Rollout, RolloutDevice
+from wavegate_server.adapters.database.tables import Device, DeviceSlot, Rollout, RolloutDevice, Version
 from wavegate_server.adapters.store import audit
-from wavegate_server.adapters.store.assignments import AssignmentWriter
+from wavegate_server.adapters.store.assignments import AssignmentDraft, AssignmentWriter
 from wavegate_server.adapters.trust.authority import is_reserved
 from wavegate_server.core.rollout.plan import UNFINISHED
 from wavegate_server.core.sentences import Sentence
@@ -18,7 +18,7 @@ from wavegate_shared.errors import UsageError
 from wavegate_shared.manifest import MODEL_NAME
 from wavegate_shared.topics import DEVICE_ID, shard_of
 
-__all__ = ["change_device", "create_device", "get_device", "remove_model"]
+__all__ = ["change_device", "create_device", "get_device", "hand_over", "remove_model"]
 
 
 def get_device(session: Session, device_id: str) -> Device:
@@ -149,6 +149,46 @@ def remove_model(
     audit.append(
         session, actor=actor, action="device.remove_model", subject=f"device/{device_id}", now=now, detail=detail
     )
+
+
+def hand_over(
+    session: Session, assignments: AssignmentWriter, old: Device, new_id: str, *, actor: str, now: datetime
+) -> Device:
+    """Register new hardware in the place of a device: its class, site, labels, benching, and what it runs.
+
+    The new device gets its assignment when it first says hello. The old one is not touched: the caller revokes it.
+
+    Raises:
+        UsageError: as `create_device`; `conflict` when the old one is revoked already.
+    """
+    if old.state == "revoked":
+        raise UsageError("conflict", f"device {old.id} is revoked; register the new one by itself")
+    new = create_device(
+        session,
+        new_id,
+        hardware_class=old.hardware_class,
+        site=old.site,
+        labels=old.groups.get("labels", {}),
+        bench=old.bench,
+        actor=actor,
+        now=now,
+    )
+    session.flush()
+    with assignments.batch(session, now) as batch:
+        for model, number in _desired(session, old.id).items():
+            version = session.exec(select(Version).where(Version.model == model, Version.number == number)).first()
+            if version is not None and version.state == "published":
+                draft = AssignmentDraft(version, model, rollout=None, wave=None, reason=f"in the place of {old.id}")
+                batch.give(new_id, draft)
+    detail = {"new": new_id}
+    audit.append(session, actor=actor, action="device.replace", subject=f"device/{old.id}", now=now, detail=detail)
+    return new
+
+
+def _desired(session: Session, device_id: str) -> dict[str, int]:
+    """Model -> version it proved, or was assigned where it has run none of the model yet."""
+    rows = session.exec(select(DeviceSlot).where(DeviceSlot.device_id == device_id))
+    return {row.model: row.version or row.assigned_version for row in rows if not row.removed}
 
 
 def _check_bench(hardware_class: str, *, bench: bool) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "Revocation",
     "create_token",
     "redeem",
+    "reissue",
     "retire_certificate",
     "revoke_device",
     "revoked_serials",
@@ -123,6 +124,27 @@ def redeem(session: Session, authority: Authority, token: str, csr_pem: str, now
     return EnrolAnswer(
         issued.pem, authority.ca_pem(), device.id, device.hardware_class, device.site, device.shard, device.bench
     )
+
+
+def reissue(session: Session, authority: Authority, device_id: str, *, now: datetime) -> str:
+    """A fresh token for a device, and the end of every certificate it has: it is `pending` until the token is spent.
+
+    For an identity that was copied, or may have been. The caller signs the revocation list anew.
+
+    Raises:
+        UsageError: as `create_token`.
+    """
+    token = create_token(session, authority, device_id, now=now)
+    device = session.get_one(Device, device_id)
+    _retire_all(session, device, now, "identity reissued")
+    device.state = "pending"
+    device.public_key = device.previous_public_key = device.cloned = ""
+    device.runs = {}
+    device.revision += 1
+    session.add(device)
+    session.add(DeviceEvent(device_id=device_id, at=now, kind="reissued"))
+    session.flush()
+    return token
 
 
 def revoke_device(session: Session, device_id: str, now: datetime, *, reason: str = "") -> Revocation:
