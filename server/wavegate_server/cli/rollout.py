@@ -21,6 +21,7 @@ from wavegate_server.cli.rollout_options import (
     Deadline,
     Denied,
     Devices,
+    Downgrade,
     IdleAfter,
     IdleWaveOption,
     LateJoinersOption,
@@ -74,6 +75,7 @@ def create(
     start_at: StartAt = None,
     policy_file: PolicyFile = None,
     allow_denied: Denied = False,
+    downgrade: Downgrade = None,
     watch: WatchFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -94,6 +96,7 @@ def create(
         late_joiners=late_joiners.value if late_joiners else None,
         probation=_given(seconds=_seconds(probation), requests=probation_requests) | _idle_after(idle_after),
         watch_s=_seconds(watch_after),
+        downgrade=downgrade,
         deadline_s=_seconds(deadline),
         max_install_failures=max_failures,
         require_approval=approve or None,

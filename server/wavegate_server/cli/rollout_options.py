@@ -89,4 +89,10 @@ PolicyFile = Annotated[
     typer.Option("--policy", help="JSON file with any policy field; options win.", exists=True, dir_okay=False),
 ]
 Denied = Annotated[bool, typer.Option("--allow-denied", help="Also a version that a gate rolled back before.")]
+Downgrade = Annotated[
+    str | None,
+    typer.Option(
+        metavar="<reason>", help="Also where devices run a newer version: take them back to this one, for this reason."
+    ),
+]
 WatchFlag = Annotated[bool, typer.Option("--watch", help="Stay and watch it; exit code 3 when it is rolled back.")]

@@ -248,6 +248,8 @@ def test_a_restart_in_probation_watches_again(tmp_path: Path, world: AgentWorld)
     with RunningAgent(tmp_path, world, running.host) as again:
         world.wait(lambda: again.host.live == 2, "serving")
         world.wait(lambda: again.agent._steps["pairs"].live.trial is not None, "the watch")
+        said = world.hellos[-1].slots["pairs"]
+        assert (said.version, said.standby_version, said.state) == (2, 1, DeviceState.PROBATION)  # what answers
         again.host.serve(2, 25)
         report = world.wait_report(seq)
     assert report.outcome is Outcome.PROVEN

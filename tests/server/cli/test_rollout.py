@@ -31,6 +31,7 @@ def test_create_turns_options_into_a_policy(cli: Cli, fleet: Api) -> None:
         "--block", "15m", "--baseline", "24h", "--margin", "accuracy=0.5pt", "--margin", "p99=2%", "--few-canaries", "wide",
         "--probation", "30s", "--probation-requests", "5", "--deadline", "10m", "--max-failures", "1", "--json",
         "--idle-after", "30s", "--idle-wave", "promote", "--late-joiners", "ignore", "--watch-after", "12h",
+        "--downgrade", "slow at night",
     ).json  # fmt: skip
     policy = made["policy"]
     assert [(wave["name"], wave["size"]) for wave in made["wave_list"]] == [("canary", 1), ("rest", 1)]
@@ -38,7 +39,7 @@ def test_create_turns_options_into_a_policy(cli: Cli, fleet: Api) -> None:
     assert (policy["margins"]["accuracy"], policy["margins"]["p99"], policy["few_canaries"]) == (0.005, 0.02, "wide")
     assert (policy["probation"]["seconds"], policy["probation"]["requests"]) == (30, 5)
     assert (policy["probation"]["idle_after"], policy["idle_wave"]) == (30, "promote")
-    assert (policy["late_joiners"], policy["watch_s"]) == ("ignore", 43200)
+    assert (policy["late_joiners"], policy["watch_s"], policy["downgrade"]) == ("ignore", 43200, "slow at night")
     assert (policy["deadline_s"], policy["max_install_failures"]) == (600, 1)
 
 

@@ -357,3 +357,17 @@ def test_started_it_works_by_itself(tmp_path: Path) -> None:
 
         with read(db.engine) as session:
             assert session.exec(select(Outbox.sent_at)).all() == [db.now]
+
+
+def test_a_downgrade_goes_through_waves_and_gate_like_any_other(tmp_path: Path) -> None:
+    with fleet_db(tmp_path, devices=8) as db:
+        world = scene(db, tmp_path)
+        for name in NAMES:
+            db.runs(name, 3)
+        world.running = dict.fromkeys(NAMES, 3)
+        world.seconds(11)
+        rollout = db.rollout(2, NAMES, downgrade="v3 is slow at night", **POLICY)
+        world.until(lambda: db.state(rollout) == "completed")
+        allowed = {db.assignments(name)[-1].slots["address-match"].allow_older for name in NAMES}
+    assert set(world.running.values()) == {2}
+    assert allowed == {True}

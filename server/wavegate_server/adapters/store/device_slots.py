@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from sqlmodel import Session, select
 
 from wavegate_server.adapters.database.tables import Device, DeviceSlot
+from wavegate_shared.states import DeviceState
 from wavegate_shared.wire import Report, Running, StateEvent
 
 __all__ = ["note_report", "note_state", "running_versions", "say_inventory", "slots_of"]
@@ -42,9 +43,11 @@ def say_inventory(session: Session, device: Device, running: Mapping[str, Runnin
 
 
 def note_state(session: Session, device: Device, event: StateEvent) -> None:
-    """A state message: the model's machine is in that state now."""
+    """A state message: the model's machine is in that state now. From the swap on the new version is what answers."""
     row = session.get(DeviceSlot, (device.id, event.model))
     if row is not None:
+        if event.state is DeviceState.PROBATION and event.version not in (0, row.version):
+            row.standby_version, row.version, row.sha256 = row.version, event.version, ""
         row.state = event.state.value
         session.add(row)
 
@@ -64,7 +67,7 @@ def note_report(session: Session, device: Device, report: Report) -> None:
         model=report.model,
         version=report.active_version,
         sha256=sha256,
-        standby_version=row.standby_version if row is not None else 0,
+        standby_version=row.standby_version if row is not None and row.standby_version != report.active_version else 0,
     )
     _write(session, row, device.id, report.model, said, state=row.state if row is not None else "idle")
 

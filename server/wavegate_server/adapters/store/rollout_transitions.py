@@ -132,6 +132,7 @@ def _publish(session: Session, batch: AssignmentBatch, view: RolloutView, row: R
         wave=row.wave,
         reason=f"{view.waves[row.wave].name} of rollout {view.id}",
         attempt=row.attempt,
+        allow_older=bool(view.policy.downgrade),
         probation=view.policy.probation,
     )
     row.assignment_seq = batch.give(row.device_id, order)

@@ -71,7 +71,7 @@ def create_rollout(
 
     Raises:
         UsageError: `invalid` (policy, no devices, a metric without a margin), `not_found` (version, device), `conflict`
-            (not published, denied, a device that is not active, is in another unfinished rollout of the model or has no room for one more).
+            (not published, denied, older than what a device runs without `downgrade`, a device that is not active, is in another unfinished rollout of the model or has no room for one more).
     """
     parsed = parse_policy(policy)
     found = find_version(session, model, version)
@@ -85,6 +85,7 @@ def create_rollout(
     _check_free(session, names, model)
     _check_room(session, names, model)
     running = {name: 0 for name in names} | running_versions(session, names, model)
+    _check_order(running, version, model, allowed=bool(parsed.downgrade))
     todo = [device for device in members if running[device.id] != version]
     if not todo:
         raise UsageError("conflict", f"every device runs version {version} of {model} already")
@@ -101,6 +102,18 @@ def create_rollout(
         detail={"model": model, "version": version, "devices": len(members), "policy": dump_policy(parsed)},
     )
     return rollout_id
+
+
+def _check_order(running: Mapping[str, int], version: int, model: str, *, allowed: bool) -> None:
+    """Devices refuse an older version than they run, unless the assignment allows it: said before anything starts."""
+    newer = sorted(name for name, number in running.items() if number > version)
+    if newer and not allowed:
+        named = ", ".join(newer[:_NAMED]) + (f" and {len(newer) - _NAMED} more" if len(newer) > _NAMED else "")
+        runs = max(running[name] for name in newer)
+        raise UsageError(
+            "conflict",
+            f"{named} run a newer version of {model} (up to {runs}) than {version}; --downgrade REASON takes them back",
+        )
 
 
 def find_version(session: Session, model: str, number: int) -> Version:

@@ -55,6 +55,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         idle_wave: what becomes of a wave without an alarm in which devices had no live traffic; they passed golden set, bench and
             guards: `promote`; `human` waits for approval; `hold` waits for live requests. Not set: promote where at least one
             device served live requests or nothing ran before, else wait for approval.
+        downgrade: why devices may go below the version they run, as a person said it; empty: they may not.
         late_joiners: `follow`: the completed rollout leaves a fleet default behind, which devices get that come later; `ignore`: it does not.
         watch_s: for so long after the rollout is completed, devices that proved the version with too few live requests are judged on
             the ones that come; 0 switches it off.
@@ -85,6 +86,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     few_canaries: Literal["human", "wide"] = "human"
     wide_factor: Annotated[float, msgspec.Meta(ge=1, le=1e6)] = 10.0
     idle_wave: Literal["promote", "hold", "human"] | None = None
+    downgrade: Annotated[str, msgspec.Meta(max_length=300)] = ""
     late_joiners: Literal["follow", "ignore"] = "follow"
     watch_s: Delay = 86400.0
     at_soak_end: Literal["promote", "hold"] = "promote"

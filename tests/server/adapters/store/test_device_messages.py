@@ -226,3 +226,22 @@ def test_what_a_device_on_probation_served_is_kept_and_own_requests_are_not_coun
         row = db.row(rollout, NAME)
     assert said == [None, 0, 12]
     assert (row.state, row.live_requests) == ("proven", 13)
+
+
+def test_from_the_swap_on_the_server_says_what_answers(tmp_path: Path) -> None:
+    """It said the old version for the whole probation, while the new one answered customers."""
+    with fleet_db(tmp_path, devices=1) as db:
+
+        def slot() -> tuple[int, int, str]:
+            with read(db.engine) as session:
+                row = session.get_one(DeviceSlot, ("locker-00", MODEL))
+                return row.version, row.standby_version, row.state
+
+        db.says("locker-00", DeviceState.BENCH, seq=1)
+        assert slot() == (1, 0, "bench")
+        db.says("locker-00", DeviceState.PROBATION, seq=1)
+        assert slot() == (2, 1, "probation")
+        db.says("locker-00", DeviceState.PROBATION, seq=1, live_requests=3)  # said again while it waits
+        assert slot() == (2, 1, "probation")
+        db.report("locker-00", Outcome.REVERTED, seq=1, version=2, active=1, rollout=None)
+        assert slot()[:2] == (1, 0)

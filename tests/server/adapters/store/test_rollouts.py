@@ -207,3 +207,20 @@ def test_a_device_that_serves_nothing_takes_any_model(tmp_path: Path) -> None:
         db.device("new", version=0)
 
         assert db.state(db.rollout(2, ["new"])) == "scheduled"
+
+
+def test_an_older_version_is_refused_before_anything_starts_unless_it_is_asked_for(tmp_path: Path) -> None:
+    """Each device would refuse it (`version_older`), and the rollout would fail on all of them."""
+    with fleet_db(tmp_path, devices=6) as db:
+        for name in NAMES[:4]:
+            db.runs(name, 2)
+        with pytest.raises(
+            UsageError, match="locker-00, locker-01, locker-02 and 1 more run a newer version"
+        ) as refused:
+            db.rollout(1, NAMES[:6])
+        assert refused.value.code == "conflict"
+        rollout = db.rollout(1, NAMES[:6], downgrade="v2 loses pairs in Lyon")
+        with read(db.engine) as session:
+            view = load_view(session, rollout, since=db.now)
+        assert view.policy.downgrade == "v2 loses pairs in Lyon"
+        assert {d.device: d.state for d in view.devices}["locker-05"] is AssignmentState.SKIPPED  # runs it already
