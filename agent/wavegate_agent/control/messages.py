@@ -21,7 +21,7 @@ from wavegate_agent.core.windows import window_of
 from wavegate_shared import __version__
 from wavegate_shared.dsse import Signer, seal
 from wavegate_shared.errors import WavegateError
-from wavegate_shared.states import DeviceState, Outcome
+from wavegate_shared.states import Outcome
 from wavegate_shared.wire import REPORT_TYPE, Hello, Report, Running, SignedReport, StateEvent, encode
 
 __all__ = ["Messages"]
@@ -166,14 +166,8 @@ class Messages:
 
 
 def _running(slot: Slot) -> Running:
-    """What answers: on probation that is the new version, with the one before on standby."""
+    """What answers: from the swap on the new version, with the one before on standby."""
     active = slot.active
-    if slot.state is DeviceState.PROBATION and slot.assigned is not None:
-        trial = slot.assigned.version
-        before = 0 if active is None else active.version
-        return Running(
-            model=trial.model, version=trial.version, sha256=trial.sha256, standby_version=before, state=slot.state
-        )
     return Running(
         model="" if active is None else active.model,
         version=0 if active is None or slot.lost else active.version,
