@@ -53,7 +53,7 @@ class Messages:
             boot=record.boot,
             agent_version=__version__,
             hardware_class=self._identity.hardware_class,
-            slots={name: _running(slot) for name, slot in record.slots.items()},
+            slots={name: _running(name, slot) for name, slot in record.slots.items()},
             assignment_seq=record.last_seq,
             quarantined=list(record.quarantined),
             clock=clock,
@@ -165,11 +165,11 @@ class Messages:
         self._outbox.put(Kind.REPORT, make)
 
 
-def _running(slot: Slot) -> Running:
+def _running(name: str, slot: Slot) -> Running:
     """What answers: from the swap on the new version, with the one before on standby."""
     active = slot.active
     return Running(
-        model="" if active is None else active.model,
+        model=name if active is None else active.model,
         version=0 if active is None or slot.lost else active.version,
         sha256="" if active is None else active.sha256,
         standby_version=0 if slot.standby is None else slot.standby.version,

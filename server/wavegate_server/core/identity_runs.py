@@ -22,10 +22,10 @@ class Run(msgspec.Struct, frozen=True):
     facts: dict[str, Any] = {}
 
     def __str__(self) -> str:
-        """As `gw-17 (aarch64, 1024 MB, 6.1.0)`."""
+        """As `gw-17 (aarch64, 1024 MB, 6.1.0, run 1f3a)`."""
         facts = self.facts
         memory = facts.get("memory_total_mb")
-        rest = [facts.get("machine"), f"{memory} MB" if memory else None, facts.get("kernel")]
+        rest = [facts.get("machine"), f"{memory} MB" if memory else None, facts.get("kernel"), f"run {self.number[:4]}"]
         return f"{facts.get('host') or 'unknown host'} ({', '.join(str(part) for part in rest if part)})"
 
 

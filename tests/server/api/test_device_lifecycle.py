@@ -31,7 +31,7 @@ def test_a_copied_identity_is_an_alert_and_one_command_ends_it(api: Api) -> None
         assert api.client.get(f"{URL}/kiosk-1").json()["state"] == "active"  # neither is refused
         hello(api, "kiosk-1", run, host)
     one = api.client.get(f"{URL}/kiosk-1").json()
-    assert (one["health"], one["cloned"]) == ("attention", "gw-1 (aarch64) and bench (aarch64)")
+    assert (one["health"], one["cloned"]) == ("attention", "gw-1 (aarch64, run a) and bench (aarch64, run b)")
     with read(api.context.engine) as session:
         alerts = [row.code for row in session.exec(select(DeviceEvent).where(DeviceEvent.kind == "alert"))]
     assert alerts == ["identity_cloned"]

@@ -38,7 +38,7 @@ def test_both_machines_are_named_by_what_tells_them_apart() -> None:
     first = note_run([], "a", FACTS)
     second = note_run(first.runs, "b", {"host": "bench"})
     third = note_run(second.runs, "a", FACTS)
-    assert str(third.runs[-1]) == "gw-1 (aarch64, 1024 MB, 6.1)"
+    assert str(third.runs[-1]) == "gw-1 (aarch64, 1024 MB, 6.1, run a)"
     assert third.other == Run("b", {"host": "bench"})
     assert "disk_free_mb" not in third.runs[-1].facts
 

@@ -36,8 +36,12 @@ def say_inventory(session: Session, device: Device, running: Mapping[str, Runnin
     """Write the device's own word on all its models, by the name it gives each slot; what it leaves out is gone."""
     known = slots_of(session, device.id)
     by_model = {slot.model: slot for slot in running.values() if slot.model}
-    labels = [label for label, slot in running.items() if label != slot.model]
-    device.slot_label = labels[0] if labels else ""
+    device.slot_label = ""
+    for label, slot in running.items():
+        if (
+            label != slot.model and len(running) == 1
+        ):  # an agent of release 0.1 has one slot, named otherwise than its model
+            device.slot_label = label
     for model in {*known, *by_model}:
         _write(session, known.get(model), device.id, model, by_model.get(model, _NOTHING))
 

@@ -2,6 +2,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlmodel import select
 
 from tests.support.fleet_db import MODEL, FleetDb, fleet_db
@@ -245,3 +246,21 @@ def test_from_the_swap_on_the_server_says_what_answers(tmp_path: Path) -> None:
         assert slot() == (2, 1, "probation")
         db.report("locker-00", Outcome.REVERTED, seq=1, version=2, active=1, rollout=None)
         assert slot()[:2] == (1, 0)
+
+
+@pytest.mark.parametrize("other", ["", "other"], ids=["as an earlier agent said it", "as it is said"])
+def test_a_model_that_is_only_measured_changes_no_name(tmp_path: Path, other: str) -> None:
+    """Its slot runs nothing yet. Taken for the label of release 0.1, the next assignment called the live model by it: `slot_missing`."""
+    with fleet_db(tmp_path, devices=1) as db:
+        slots = {MODEL: Running(model=MODEL, version=1), "other": Running(model=other, version=0)}
+        db.take(NAME, hello(slots=slots))
+        assert device(db).slot_label == ""
+        started(db)
+        assert list(db.assignments(NAME)[-1].slots) == [MODEL]
+
+
+def test_the_label_of_an_agent_of_release_0_1_is_kept(tmp_path: Path) -> None:
+    with fleet_db(tmp_path, devices=1) as db:
+        for version, model in ((0, ""), (1, MODEL)):
+            db.take(NAME, hello(slots={"main": Running(model=model, version=version)}))
+            assert device(db).slot_label == "main"
