@@ -14,6 +14,7 @@ INTERPRETER_BYTES = 130 << 20  # Python, numpy, onnx and ONNX Runtime before any
 
 
 @pytest.mark.slow
+@pytest.mark.serial  # beside other work the allocator takes up to 13 % more
 @pytest.mark.timeout(240)
 def test_no_step_needs_more_than_five_times_the_model(tmp_path: Path) -> None:
     ran = steps(tmp_path, width=320)
