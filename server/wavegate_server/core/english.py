@@ -111,6 +111,7 @@ ENGLISH: dict[str, str] = {
     "device.no_answer": "did not answer before the deadline",
     "device.not_proven": "accepted, but not proven before the deadline",
     "device.left": "it left the fleet before it was done",
+    "device.taken_over": "another rollout took it over",
     "device.not_reached": "not reached before the rollback",
     "device.aborted": "the rollout was aborted",
     "device.withdrawn": "the order was withdrawn before it was accepted",

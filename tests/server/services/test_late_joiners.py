@@ -129,3 +129,20 @@ def test_with_ignore_newcomers_get_nothing(tmp_path: Path) -> None:
         joins(world, "new")
         world.seconds(40)
         assert (world.running["new"], late_rollouts(db)) == (0, [])
+
+
+def test_a_newcomer_that_does_not_come_through_holds_no_rollout_up(tmp_path: Path) -> None:
+    """It goes to sleep with its order; a rollout to all would have been refused for it until the deadline."""
+    with fleet_db(tmp_path, devices=8) as db:
+        world, _ = completed(db, tmp_path)
+        joins(world, "sleepy")
+        while not late_rollouts(db):
+            world.second(answer=False)
+        world.second(answer=False)
+        (late,) = late_rollouts(db)
+        assert members(db, late.id) == {"sleepy": "published"}
+        newer = db.rollout(3, [*NAMES, "sleepy"], **{**POLICY, "waves": [{"name": "all", "percent": 100}]})
+        assert members(db, late.id) == {"sleepy": "skipped"}
+        world.until(lambda: db.state(late.id) == "completed")
+        world.until(lambda: db.state(newer) == "completed")
+        assert world.running["sleepy"] == 3

@@ -48,6 +48,9 @@ _DAY_S = 86_400
 MAX_MODELS = 8
 """What an agent's journal has room for."""
 _NOT_COMING_BACK = [s.value for s in (AssignmentState.ROLLED_BACK, AssignmentState.SKIPPED, AssignmentState.FAILED)]
+_UNDER_WAY = frozenset(
+    {AssignmentState.SCHEDULED, AssignmentState.PUBLISHED, AssignmentState.ACCEPTED, AssignmentState.SWAPPED}
+)
 _NAMED = 3
 """So many devices are named in a refusal; the rest are counted."""
 
@@ -89,6 +92,7 @@ def create_rollout(
     todo = [device for device in members if running[device.id] != version]
     if not todo:
         raise UsageError("conflict", f"every device runs version {version} of {model} already")
+    _take_over_late(session, names, model, now)
     rollout_id = f"r-{secrets.token_hex(4)}"
     seed = parsed.seed or rollout_id
     _add_rows(session, rollout_id, seed, manifest, parsed, members, running, actor, now)
@@ -202,14 +206,14 @@ def _members(session: Session, devices: Sequence[str]) -> list[Device]:
 
 
 def _check_free(session: Session, devices: Sequence[str], model: str, but: str = "") -> None:
-    """A device is in one unfinished rollout of a model at a time; rollouts of other models do not matter."""
+    """A device is in one unfinished rollout of a model at a time; other models and late joiners do not matter."""
     states = [state.value for state in UNFINISHED]
     for at in range(0, len(devices), _BATCH):
         query = (
             select(RolloutDevice.device_id, Rollout.id)
             .join(Rollout, col(Rollout.id) == RolloutDevice.rollout_id)
             .where(col(RolloutDevice.device_id).in_(devices[at : at + _BATCH]), col(Rollout.state).in_(states))
-            .where(Rollout.id != but, Rollout.model == model)
+            .where(Rollout.id != but, Rollout.model == model, col(Rollout.late).is_(False))
             .where(
                 (col(Rollout.state) != RolloutState.ROLLING_BACK.value)
                 | ((col(RolloutDevice.rollback_seq) > 0) & col(RolloutDevice.state).not_in(_NOT_COMING_BACK))
@@ -218,6 +222,20 @@ def _check_free(session: Session, devices: Sequence[str], model: str, but: str =
         busy = session.exec(query).first()
         if busy is not None:
             raise UsageError("conflict", Sentence("refused.busy", device=busy[0], rollout=busy[1]))
+
+
+def _take_over_late(session: Session, devices: Sequence[str], model: str, now: datetime) -> None:
+    """A rollout that somebody plans goes before the fleet default: its devices end as skipped among the late joiners."""
+    late = select(Rollout.id).where(
+        col(Rollout.late), Rollout.model == model, col(Rollout.state).in_([state.value for state in UNFINISHED])
+    )
+    said = Sentence("device.taken_over")
+    for rollout_id in session.exec(late).all():
+        for row in session.exec(select(RolloutDevice).where(RolloutDevice.rollout_id == rollout_id)):
+            if row.device_id in devices and AssignmentState(row.state) in _UNDER_WAY:
+                row.state, row.reason, row.said = AssignmentState.SKIPPED.value, str(said), said.as_json()
+                row.finished_at = now
+                session.add(row)
 
 
 def _check_room(session: Session, devices: Sequence[str], model: str) -> None:
