@@ -39,6 +39,8 @@ __all__ = [
 
 _ONLINE = timedelta(minutes=10)
 """A device that was not heard of for longer would hold its rollout up; it gets the default when it is back."""
+_KEPT = 5
+"""So many defaults for the same devices are kept, to go back to when versions are denied; older ones are cleared."""
 _MOST = 100
 """So many devices in one rollout of late joiners; the others come next."""
 
@@ -198,6 +200,9 @@ def _add(
     session.add(row)
     session.flush()
     _note(session, "fleet.default_set", row, actor, now)
+    same = [one for one in default_rows(session, model) if one.choice == choice]
+    for old in same[_KEPT:]:
+        session.get_one(FleetDefault, old.id).cleared_at = now
     return row
 
 

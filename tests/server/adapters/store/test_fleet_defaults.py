@@ -188,3 +188,15 @@ def test_what_cannot_be_a_default_is_refused(tmp_path: Path) -> None:
         give(db, 2, Choice(site="nowhere"), ahead=True)
         with write(db.engine) as session, pytest.raises(UsageError, match="no fleet default 77"):
             clear_default(session, 77, actor="ana", now=db.now)
+
+
+def test_a_few_are_kept_to_go_back_to(tmp_path: Path) -> None:
+    """Every completed rollout leaves one: the list would grow for ever."""
+    with fleet_db(tmp_path, devices=1) as db:
+        other = give(db, 2, Choice(site="site-0"))
+        for _ in range(8):
+            give(db, 2)
+        with read(db.engine) as session:
+            rows = default_rows(session)
+    assert [str(row.choice) for row in rows] == ["all"] * 5 + ["site=site-0"]
+    assert rows[-1].id == other
