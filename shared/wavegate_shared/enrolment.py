@@ -1,4 +1,4 @@
-"""The enrolment token's text: spelled and read here only.
+"""Enrolment: the token's text, spelled and read here only, and what the server answers a device.
 
     wg1.<device id>.<32 random bytes, base64url>.<SHA-256 of the authority's certificate (DER), base64url>
 
@@ -12,10 +12,12 @@ import binascii
 import hashlib
 from dataclasses import dataclass
 
+import msgspec
+
 from wavegate_shared.errors import TrustError
 from wavegate_shared.topics import DEVICE_ID
 
-__all__ = ["SECRET_BYTES", "TokenParts", "ca_fingerprint", "format_token", "parse_token"]
+__all__ = ["SECRET_BYTES", "EnrolmentAnswer", "TokenParts", "ca_fingerprint", "format_token", "parse_token"]
 
 SECRET_BYTES = 32
 _MAGIC = "wg1"
@@ -29,6 +31,28 @@ class TokenParts:
     device: str
     secret: bytes
     ca_sha256: bytes
+
+
+class EnrolmentAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device gets for its token, as JSON over HTTPS.
+
+    Attributes:
+        certificate, ca: PEM; of the device, and of the authority that verifies server and broker.
+        root: TUF root metadata to start trust from, as JSON text.
+        bench: whether it measures candidates; only enrolment says so to a device.
+    """
+
+    certificate: str
+    ca: str
+    root: str
+    device: str
+    hardware_class: str
+    site: str
+    shard: int
+    topic_prefix: str
+    broker_host: str
+    broker_port: int
+    bench: bool = False
 
 
 def format_token(parts: TokenParts) -> str:

@@ -6,6 +6,7 @@ And renewal for a device whose certificate ended while it was switched off: a si
 import base64
 from datetime import timedelta
 
+import msgspec
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +16,7 @@ from wavegate_server.adapters.trust import enrolment, renewal
 from wavegate_server.api.context import Ctx
 from wavegate_server.api.problems import problem_responses
 from wavegate_server.config import Settings
+from wavegate_shared.enrolment import EnrolmentAnswer
 from wavegate_shared.errors import UsageError
 
 __all__ = ["router"]
@@ -39,7 +41,7 @@ class EnrolRequest(BaseModel):
 
 
 class EnrolAnswer(BaseModel):
-    """The certificate and the addresses that an enrolled device needs."""
+    """The certificate and the addresses that an enrolled device needs: `wavegate_shared.enrolment.EnrolmentAnswer`, for the document."""
 
     certificate: str = Field(description="PEM; its common name is the device's id")
     ca: str = Field(description="PEM of the authority: verifies the server and the broker")
@@ -71,7 +73,7 @@ def enrol(body: EnrolRequest, context: Ctx) -> EnrolAnswer:
     if serials:  # an enrolment anew ended the device's certificate before
         context.authority.crl(serials, now)
     settings = context.settings
-    return EnrolAnswer(
+    answer = EnrolmentAnswer(
         certificate=issued.certificate,
         ca=issued.ca,
         root=context.tuf_repo.root_bytes().decode(),
@@ -84,6 +86,7 @@ def enrol(body: EnrolRequest, context: Ctx) -> EnrolAnswer:
         broker_port=settings.broker_port,
         bench=issued.bench,
     )
+    return EnrolAnswer.model_validate(msgspec.structs.asdict(answer))
 
 
 class ChallengeRequest(BaseModel):

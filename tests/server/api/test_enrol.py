@@ -11,6 +11,8 @@ from httpx2 import Response
 
 from tests.support.api_server import Api, csr
 from wavegate_server.api import create_api
+from wavegate_server.api.enrol import EnrolAnswer
+from wavegate_shared.enrolment import EnrolmentAnswer
 
 DEVICE = {"id": "kiosk-1", "class": "edge-a", "site": "berlin"}
 
@@ -24,6 +26,10 @@ def test_an_enrolled_device_knows_all_it_needs(api: Api) -> None:
     assert (answer["hardware_class"], answer["site"], answer["topic_prefix"]) == ("edge-a", "berlin", "wavegate/v1")
     assert (answer["broker_host"], answer["broker_port"]) == ("localhost", 8883)
     assert api.client.get("/api/v1/devices/kiosk-1").json()["state"] == "active"
+
+
+def test_the_document_names_what_a_device_reads() -> None:
+    assert tuple(EnrolAnswer.model_fields) == EnrolmentAnswer.__struct_fields__
 
 
 def test_a_token_works_once(api: Api) -> None:

@@ -17,11 +17,11 @@ import msgspec
 
 from wavegate_agent.adapters.disk.durable import sync_directory, write_durably
 from wavegate_agent.adapters.network.certificates import check_certificate, new_key, request_for
-from wavegate_shared.enrolment import TokenParts, ca_fingerprint, parse_token
+from wavegate_shared.enrolment import EnrolmentAnswer, TokenParts, ca_fingerprint, parse_token
 from wavegate_shared.errors import CODES, TransferError, TrustError, UsageError, error_for
 from wavegate_shared.topics import DEVICE_ID
 
-__all__ = ["TIMEOUT_S", "Answer", "asked", "enrol", "raise_for_problem"]
+__all__ = ["TIMEOUT_S", "asked", "enrol", "raise_for_problem"]
 
 _LOG = logging.getLogger(__name__)
 TIMEOUT_S = 30.0
@@ -29,23 +29,7 @@ _MAX_BYTES = 1 << 20
 T = TypeVar("T")
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server gives for a token."""
-
-    certificate: str
-    ca: str
-    root: str
-    device: str
-    hardware_class: str
-    site: str
-    shard: int
-    topic_prefix: str
-    broker_host: str
-    broker_port: int
-    bench: bool = False
-
-
-def enrol(token: str, server: str, directory: Path, *, replace: bool = False) -> Answer:
+def enrol(token: str, server: str, directory: Path, *, replace: bool = False) -> EnrolmentAnswer:
     """Spend `token` at `server` and write the identity below `directory`.
 
     A device that has an identity keeps it unless `replace`; a failure before the last step leaves the old one whole.
@@ -93,13 +77,13 @@ def _fetch_authority(base: str, parts: TokenParts) -> str:
     return pem
 
 
-def _redeem(base: str, token: str, ca_pem: str, csr: str) -> Answer:
+def _redeem(base: str, token: str, ca_pem: str, csr: str) -> EnrolmentAnswer:
     context = ssl.create_default_context(cadata=ca_pem)
     with httpx.Client(verify=context, timeout=TIMEOUT_S) as client:
         response = asked(lambda: client.post(f"{base}/api/v1/enrol", json={"token": token, "csr": csr}), base)
     raise_for_problem(response)
     try:
-        return msgspec.json.decode(response.content[:_MAX_BYTES], type=Answer)
+        return msgspec.json.decode(response.content[:_MAX_BYTES], type=EnrolmentAnswer)
     except msgspec.DecodeError as error:
         raise TrustError("message_malformed", f"{base} answered something else than an identity: {error}") from error
 
@@ -128,7 +112,7 @@ def raise_for_problem(response: httpx.Response) -> None:
     raise error_for(code if code in CODES else "not_connected", detail)
 
 
-def _check(answer: Answer, parts: TokenParts, key: bytes) -> None:
+def _check(answer: EnrolmentAnswer, parts: TokenParts, key: bytes) -> None:
     """The answer is for this device and this key, by the authority the token names."""
     if answer.device != parts.device or DEVICE_ID.fullmatch(answer.device) is None:
         raise TrustError("wrong_device", f"the server enrolled {answer.device!r}, the token is for {parts.device!r}")
@@ -137,7 +121,7 @@ def _check(answer: Answer, parts: TokenParts, key: bytes) -> None:
         raise TrustError("certificate_invalid", "the answer names another authority than the token")
 
 
-def _write(directory: Path, answer: Answer, key: bytes, base: str) -> None:
+def _write(directory: Path, answer: EnrolmentAnswer, key: bytes, base: str) -> None:
     """A new directory, whole and durable, takes the place of the old one."""
     fresh, old = directory.with_name(f".{directory.name}.new"), directory.with_name(f".{directory.name}.old")
     for leftover in (fresh, old):

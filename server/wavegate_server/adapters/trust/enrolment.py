@@ -22,7 +22,7 @@ from wavegate_shared.errors import TrustError, UsageError
 
 __all__ = [
     "TOKEN_TTL",
-    "EnrolAnswer",
+    "Enrolled",
     "Revocation",
     "create_token",
     "redeem",
@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class EnrolAnswer:
-    """What enrolment gives a device; the API adds root metadata, topic prefix and the broker's address.
+class Enrolled:
+    """A device that was enrolled; the API's answer adds root metadata, topic prefix and the broker's address.
 
     Attributes:
         certificate, ca: PEM.
@@ -89,7 +89,7 @@ def create_token(
     return token
 
 
-def redeem(session: Session, authority: Authority, token: str, csr_pem: str, now: datetime) -> EnrolAnswer:
+def redeem(session: Session, authority: Authority, token: str, csr_pem: str, now: datetime) -> Enrolled:
     """Spend a token: exactly one certificate, whatever happens in parallel.
 
     Runs in a write transaction that the caller commits. On any error the caller must roll back (`database.write` does): then
@@ -121,7 +121,7 @@ def redeem(session: Session, authority: Authority, token: str, csr_pem: str, now
     session.add(DeviceEvent(device_id=device.id, at=now, kind="enrolled", detail=f"certificate {issued.serial}"))
     session.flush()
     _log.info("device_enrolled device=%s serial=%s", device.id, issued.serial)
-    return EnrolAnswer(
+    return Enrolled(
         issued.pem, authority.ca_pem(), device.id, device.hardware_class, device.site, device.shard, device.bench
     )
 

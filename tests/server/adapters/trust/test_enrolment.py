@@ -17,7 +17,7 @@ from wavegate_server.adapters.database.connection import open_engine, read, sqli
 from wavegate_server.adapters.database.tables import Device, DeviceEvent, EnrolToken, Watermark
 from wavegate_server.adapters.trust.authority import Authority
 from wavegate_server.adapters.trust.enrolment import (
-    EnrolAnswer,
+    Enrolled,
     Revocation,
     create_token,
     redeem,
@@ -62,9 +62,7 @@ def test_enrolled_again_a_device_may_count_from_one_again(engine: Engine, author
         assert [row.device_id for row in session.exec(select(Watermark))] == ["other"]
 
 
-def enrol(
-    engine: Engine, authority: Authority, token: str, csr: str = "", after: timedelta = timedelta(0)
-) -> EnrolAnswer:
+def enrol(engine: Engine, authority: Authority, token: str, csr: str = "", after: timedelta = timedelta(0)) -> Enrolled:
     with write(engine) as session:
         return redeem(session, authority, token, csr or make_csr(), NOW + after)
 
