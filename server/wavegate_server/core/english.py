@@ -171,6 +171,7 @@ ENGLISH: dict[str, str] = {
     "refused.not_kept": "the bundle of {model} {version} was not kept by the release that imported it; import it again",
     "refused.job_ended": "job {number} has ended: {job_state}",
     "refused.busy": "device {device} is in rollout {rollout}, which is not finished",
+    "refused.nothing_waits": "wave {wave} of rollout {rollout} does not soak yet: there is no evidence to approve",
     "refused.action": "rollout {rollout} is {rollout_state}: {action} is not possible",
     "refused.no_way_back": "version {version} of {model} cannot be rolled back: no device that runs it has an earlier published, good version to go back to. Roll out a newer version instead",
     "refused.runs_nowhere": "no device of rollout {rollout} runs version {version} of {model} any more; revoke the version to have it never run again",

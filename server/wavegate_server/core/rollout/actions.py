@@ -47,7 +47,8 @@ def act(view: RolloutView, action: Action, *, actor: str, reason: str, now: date
     """The transition of one action; an empty one when it is done already.
 
     Raises:
-        UsageError: `conflict`, when the rollout's state does not allow it, or a rollback could bring no device back.
+        UsageError: `conflict`, when the rollout's state does not allow it, nothing waits for an approval yet, or a rollback could
+            bring no device back.
     """
     if view.state in _DONE[action]:
         return Transition()
@@ -97,6 +98,8 @@ def _approve(view: RolloutView, actor: str) -> Transition:
     wave = view.waves[view.wave]
     if wave.approved_by:
         return Transition()
+    if wave.state is not WaveState.SOAKING:
+        raise UsageError("conflict", Sentence("refused.nothing_waits", rollout=view.id, wave=wave.name))
     sentence = Sentence("action.approved_wave", name=actor, wave=wave.name)
     return Transition(
         waves=(WaveChange(wave.number, approved_by=actor),),

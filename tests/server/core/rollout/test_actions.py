@@ -75,6 +75,16 @@ def test_approving_a_wave_lets_it_pass_after_its_soak() -> None:
     assert world.passed == [0]
 
 
+def test_a_wave_is_approved_when_there_is_evidence_not_before() -> None:
+    """It would have passed at the end of its soak, whatever was seen there."""
+    world = World(new_view(policy=quiet_policy(few_canaries="human")))
+    world.step()
+    with pytest.raises(UsageError, match="does not soak yet") as refused:
+        do(world, "approve")
+    assert refused.value.code == "conflict"
+    assert not world.view.waves[0].approved_by
+
+
 def test_abort_withdraws_orders_and_leaves_what_swapped() -> None:
     world = running(3, 2)
     world.reports("d0-0", Outcome.PROVEN)
