@@ -39,7 +39,7 @@ _SETTINGS = (
     ("--margin", "p99=20pt"),
     ("--margin", "errors=5pt"),
     ("--probation", "2s"),
-    ("--probation-requests", "15"),
+    ("--probation-requests", "8"),
     ("--idle-after", "4s"),
     ("--deadline", "60s"),
 )
