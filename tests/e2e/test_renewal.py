@@ -1,7 +1,6 @@
 """Certificates renew, all processes real: over MQTT while the fleet runs, over HTTPS for a device from a drawer."""
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from tests.support.bundles import write_pair_bundle
 from tests.support.waiting import wait_until
 from wavegate_agent.adapters.network.identity_renewal import IdentityRenewal
+from wavegate_server.adapters import clock
 from wavegate_server.demo.fleet import DemoDevice, Fleet
 from wavegate_server.demo.processes import Processes
 
@@ -67,8 +67,8 @@ def test_a_device_from_a_drawer_renews_over_https(tmp_path: Path, monkeypatch: p
         patched.setenv("WAVEGATE_DEVICE_CERTIFICATE_DAYS", SECONDS)
         with server(tmp_path) as fleet:
             fleet.enrol(DEVICE)
-    time.sleep(5)  # its certificate ends
     old = identity(tmp_path).term()
+    wait_until(lambda: clock.now() > old.ends, "the end of its certificate")
     agent = tmp_path / "devices" / DEVICE.id / "identity" / "agent.json"
     with server(tmp_path) as fleet:  # on other ports, those that this machine had free
         port = json.loads((tmp_path / "server" / "serve.json").read_text())["broker_port"]

