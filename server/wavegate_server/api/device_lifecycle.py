@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from wavegate_server.adapters.database.connection import write
 from wavegate_server.adapters.store import audit
 from wavegate_server.adapters.store.devices import get_device, hand_over
+from wavegate_server.adapters.store.rollout_view import touch
 from wavegate_server.adapters.trust import enrolment
 from wavegate_server.api.auth import DeviceWriter
 from wavegate_server.api.context import Ctx
@@ -81,6 +82,7 @@ def replace(device_id: DeviceName, body: Replacement, context: Ctx, once: OnceKe
         old = get_device(session, device_id)
         hand_over(session, context.assignments, old, body.new, actor=who.name, now=now)
         enrolment.revoke_device(session, device_id, now, reason=body.reason or f"replaced by {body.new}")
+        touch(session, (device_id,))
         text = enrolment.create_token(session, context.authority, body.new, now=now)
         token = DeviceToken(device=body.new, token=text, expires_at=now + enrolment.TOKEN_TTL)
         serials = enrolment.revoked_serials(session, now)

@@ -11,6 +11,7 @@ from wavegate_server.adapters.reads.fleet import DeviceFilter, Health, device_ro
 from wavegate_server.adapters.reads.series import RANGES, device_series
 from wavegate_server.adapters.store import audit
 from wavegate_server.adapters.store.devices import change_device, create_device, get_device, remove_model
+from wavegate_server.adapters.store.rollout_view import touch
 from wavegate_server.adapters.trust import enrolment
 from wavegate_server.api.auth import DeviceWriter, Reader
 from wavegate_server.api.context import Context, Ctx
@@ -194,6 +195,7 @@ def revoke(
         if device.state != "revoked":
             check_match(if_match, device.revision)
             enrolment.revoke_device(session, device_id, now, reason=reason)
+            touch(session, (device_id,))
             subject, detail = f"device/{device_id}", {"reason": reason}
             audit.append(session, actor=who.name, action="device.revoke", subject=subject, now=now, detail=detail)
         session.flush()

@@ -10,7 +10,7 @@ from fastapi import Header
 
 from wavegate_shared.errors import UsageError
 
-__all__ = ["IfMatch", "check_match", "etag"]
+__all__ = ["IfMatch", "check_match", "etag", "fits"]
 
 IfMatch = Annotated[str | None, Header(description="ETag that was read, or `*`", max_length=200)]
 
@@ -20,12 +20,17 @@ def etag(revision: int) -> str:
     return f'"{revision}"'
 
 
+def fits(if_match: str, revision: int) -> bool:
+    """Whether one of the tags is the revision's, or any will do."""
+    tags = [tag.strip() for tag in if_match.split(",")]
+    return "*" in tags or etag(revision) in tags
+
+
 def check_match(if_match: str | None, revision: int) -> None:
     """Let a change of `revision` pass. Raises UsageError `precondition_required` or `precondition_failed`."""
     if if_match is None:
         raise UsageError("precondition_required")
-    tags = [tag.strip() for tag in if_match.split(",")]
-    if "*" not in tags and etag(revision) not in tags:
+    if not fits(if_match, revision):
         raise UsageError(
             "precondition_failed", f"it is at revision {revision} now, the request was made for {if_match}"
         )

@@ -1,18 +1,18 @@
 """Rollouts: plan, list, look at, explain, steer."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
 from sqlmodel import Session
 
 from wavegate_server.adapters.database.connection import read, write
 from wavegate_server.adapters.reads.fleet import DeviceFilter, device_ids
-from wavegate_server.adapters.reads.rollouts import rollout_detail, rollout_rows
-from wavegate_server.adapters.store.rollout_actions import act_on_rollout
+from wavegate_server.adapters.reads.rollouts import rollout_detail, rollout_revision, rollout_rows
+from wavegate_server.adapters.store.rollout_actions import Prepared, act_on_rollout, prepare_action
 from wavegate_server.adapters.store.rollouts import create_rollout
 from wavegate_server.api.auth import Reader, RolloutWriter
 from wavegate_server.api.context import Context, Ctx
-from wavegate_server.api.etags import IfMatch, check_match, etag
+from wavegate_server.api.etags import IfMatch, check_match, etag, fits
 from wavegate_server.api.once import OnceKey
 from wavegate_server.api.pages import Page, Paging, page_of
 from wavegate_server.api.problems import problem_responses
@@ -114,19 +114,21 @@ def _action(action: Action, summary: str, text: str) -> None:
         body: ActionBody | None = None,
         if_match: IfMatch = None,
     ) -> Response:
-        with write(context.engine) as session:
+        about: Any = {"actor": who.name, "orders": context.assignments, "now": context.clock()}
+        about["reason"] = body.reason if body else ""
+        with read(context.engine) as session:
             if replayed := once.replay(session):
                 return replayed
             before = _revision(session, rollout_id, if_match)
-            changed = act_on_rollout(
-                session,
-                rollout_id,
-                action,
-                actor=who.name,
-                orders=context.assignments,
-                now=context.clock(),
-                reason=body.reason if body else "",
-            )
+        prepared = Prepared()
+        if if_match is not None and fits(if_match, before):
+            prepared = prepare_action(context.engine, rollout_id, action, **about)
+        with write(context.engine) as session:
+            if replayed := once.replay(session):
+                return replayed
+            if not prepared.began:
+                before = _revision(session, rollout_id, if_match)
+            changed = act_on_rollout(session, rollout_id, action, view=prepared.view, **about)
             if changed:  # what is done already needs no fresh tag; raising here takes the change back
                 check_match(if_match, before)
             session.flush()
@@ -178,7 +180,7 @@ def _chosen(session: Session, context: Context, choice: DeviceChoice) -> list[st
 
 
 def _revision(session: Session, rollout_id: str, if_match: str | None) -> int:
-    revision = rollout_detail(session, rollout_id, gates=0).row.revision
+    revision = rollout_revision(session, rollout_id)
     if if_match is None:
         check_match(None, revision)
     return revision

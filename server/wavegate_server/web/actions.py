@@ -7,7 +7,7 @@ SameSite. After the change the browser is sent back to the page, so a reload rep
 from fastapi import APIRouter, Request, Response
 
 from wavegate_server.adapters.database.connection import write
-from wavegate_server.adapters.store.rollout_actions import act_on_rollout
+from wavegate_server.adapters.store.rollout_actions import act_on_rollout, prepare_action
 from wavegate_server.adapters.store.tokens import Scope
 from wavegate_server.api.auth import same_origin
 from wavegate_server.core.rollout.actions import ACTIONS, Action
@@ -45,5 +45,7 @@ def add_actions(router: APIRouter, desk: PageContext) -> None:
 def _act(desk: PageContext, rollout_id: str, action: Action, actor: str) -> None:
     context = desk.context
     orders = context.assignments
+    now = desk.now()
+    prepared = prepare_action(context.engine, rollout_id, action, actor=actor, orders=orders, now=now)
     with write(context.engine) as session:
-        act_on_rollout(session, rollout_id, action, actor=actor, orders=orders, now=desk.now())
+        act_on_rollout(session, rollout_id, action, actor=actor, orders=orders, now=now, view=prepared.view)

@@ -8,7 +8,7 @@ from sqlmodel import Session
 
 from wavegate_server.adapters.reads.page import revision as read_revision
 from wavegate_server.adapters.reads.rollouts import RolloutDetail, WaveRow, rollout_detail
-from wavegate_server.adapters.store.rollouts import load_view
+from wavegate_server.adapters.store.rollout_view import load_view
 from wavegate_server.core.rollout.actions import Action, possible
 from wavegate_server.web.evidence import gate_view
 from wavegate_server.web.forms import FormProblem

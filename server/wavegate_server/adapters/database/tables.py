@@ -251,7 +251,9 @@ class Rollout(SQLModel, table=True):
     started_at: datetime | None = time_column(nullable=True)
     finished_at: datetime | None = time_column(nullable=True)
     next_at: datetime | None = time_column(nullable=True)  # completed: its idle devices are watched until then
-    revision: int = 1
+    back_from: datetime | None = time_column(nullable=True)  # when its rollback was decided, the newest one
+    touched: int = 0  # raised by every word of a device that is in it
+    revision: int = 1  # raised by every decision about it
 
 
 class RolloutWave(SQLModel, table=True):
@@ -292,6 +294,7 @@ class RolloutDevice(SQLModel, table=True):
         json_column()
     )  # `reason` as a code with parameters; empty: a text without one, as a device's own
     rollback_seq: int = 0  # seq of the rollback assignment sent to it
+    back_at: datetime | None = time_column(nullable=True)  # when its part in the rollback was written
     live_requests: int | None = None  # served with the version, by its last word; None: it has said nothing
 
 

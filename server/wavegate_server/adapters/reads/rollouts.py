@@ -185,6 +185,15 @@ def rollout_detail(session: Session, rollout_id: str, *, gates: int = 50) -> Rol
     )
 
 
+def rollout_revision(session: Session, rollout_id: str) -> int:
+    """Its revision alone. Raises UsageError `not_found`."""
+    rollout = columns("rollout")
+    found = rows(session, select(rollout.revision).where(rollout.id == rollout_id))
+    if not found:
+        raise UsageError("not_found", Sentence("missing.rollout", name=repr(rollout_id)))
+    return int(found[0].revision)
+
+
 def said_by_gate(evidence: dict[str, Any] | None) -> dict[str, Any]:
     """A stored decision's sentence as a code with parameters; empty where it has none."""
     decision = (evidence or {}).get("decision")

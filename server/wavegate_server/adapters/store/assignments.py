@@ -9,7 +9,7 @@ Source: docs/adr/0002-two-repositories.md (director), docs/adr/0010-rules-for-ev
 """
 
 import base64
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,14 +18,13 @@ from typing import Protocol
 import msgspec
 from sqlmodel import Session, col, select
 
-from wavegate_server.adapters.database.tables import Device, DeviceAssignment, DeviceSlot, Outbox, Version
-from wavegate_server.adapters.store.device_slots import slots_of
+from wavegate_server.adapters.database.tables import Device, DeviceAssignment, Version
+from wavegate_server.adapters.store.assignment_books import Books, DeviceBook, Sealed, SlotBook, queue
 from wavegate_shared.assignment import Assignment, Probation, Removal, SlotAssignment
 from wavegate_shared.manifest import target_path
 from wavegate_shared.topics import Topics
-from wavegate_shared.wire import Assign, encode
 
-__all__ = ["AssignmentBatch", "AssignmentDraft", "AssignmentWriter", "MetadataVersions", "Sealer", "enqueue"]
+__all__ = ["AssignmentBatch", "AssignmentDraft", "AssignmentWriter", "MetadataVersions", "Sealer"]
 
 _TTL = timedelta(days=14)
 _RENEW_BELOW = timedelta(days=7)
@@ -74,8 +73,10 @@ class AssignmentWriter:
 
     @contextmanager
     def batch(self, session: Session, now: datetime) -> Iterator["AssignmentBatch"]:
-        """Assignments of one transaction; metadata versions are read once per model."""
-        yield AssignmentBatch(session, self._sealer, self._metadata, self._topics, now)
+        """Assignments of one transaction, written at its end; versions and metadata are read once per model."""
+        batch = AssignmentBatch(session, self._sealer, self._metadata, self._topics, now)
+        yield batch
+        batch.write()
 
 
 class AssignmentBatch:
@@ -89,91 +90,80 @@ class AssignmentBatch:
         self._metadata = metadata
         self._topics = topics
         self._now = now
+        self._books = Books(session)
+        self._versions: dict[tuple[str, int], Version | None] = {}
         self._meta_min: dict[str, dict[str, int]] = {}
+
+    def load(self, devices: Iterable[str]) -> None:
+        """Read these devices at once, before they are given something."""
+        self._books.load(devices)
+
+    def slot(self, device_id: str, model: str) -> SlotBook | None:
+        """What the books say about one model of a device; None: nothing."""
+        return self._books.of(device_id).slots.get(model)
+
+    def write(self) -> None:
+        """Store and queue what was given."""
+        self._books.write(self._topics, self._now)
 
     def give(self, device_id: str, draft: AssignmentDraft) -> int:
         """Make `draft` what the device shall run of its model, and queue it; gives its `seq`, above all the device accepted."""
-        seq = self._next(device_id)
-        slots = slots_of(self._session, device_id)
-        slot = slots.setdefault(draft.model, DeviceSlot(device_id=device_id, model=draft.model))
-        slot.seq, slot.rollout_id, slot.wave = seq, draft.rollout, draft.wave
+        book, assignment = self._begin(device_id, draft.reason)
+        slot = book.slots.setdefault(draft.model, SlotBook())
         version = draft.version or self._version(draft.model, slot.version)
-        if version is None:
-            slot.entry, slot.assigned_version, slot.removed = None, 0, True
-        else:
-            slot.entry, slot.assigned_version, slot.removed = (
-                _encoded(_entry(version, seq, draft)),
-                version.number,
-                False,
-            )
-        self._session.add(slot)
-        assignment = Assignment(
-            device=device_id,
-            seq=seq,
-            issued=self._now,
-            expires=self._now + _TTL,
-            rollout=draft.rollout,
-            wave=draft.wave,
-            reason=draft.reason,
-            attempt=draft.attempt,
-            probation=draft.probation,
+        _enter(slot, assignment.seq, draft, version)
+        whole = msgspec.structs.replace(
+            assignment, rollout=draft.rollout, wave=draft.wave, attempt=draft.attempt, probation=draft.probation
         )
-        return self._send(
-            self._whole(assignment, slots), f"{draft.rollout or 'direct'}:{device_id}:{seq}:{draft.attempt}"
-        )
+        dedup = f"{draft.rollout or 'direct'}:{device_id}:{assignment.seq}:{draft.attempt}"
+        return self._send(self._whole(whole, book), dedup)
 
     def remove(self, device_id: str, model: str, *, reason: str) -> int:
         """Have a model taken away from a device; gives the `seq`."""
-        seq = self._next(device_id)
-        slots = slots_of(self._session, device_id)
-        slot = slots[model]
-        slot.seq, slot.rollout_id, slot.wave = seq, None, None
-        slot.entry, slot.assigned_version, slot.removed = None, 0, True
-        self._session.add(slot)
-        assignment = Assignment(device=device_id, seq=seq, issued=self._now, expires=self._now + _TTL, reason=reason)
-        return self._send(self._whole(assignment, slots), f"remove:{device_id}:{seq}")
+        book, assignment = self._begin(device_id, reason)
+        _enter(book.slots[model], assignment.seq, None, None)
+        return self._send(self._whole(assignment, book), f"remove:{device_id}:{assignment.seq}")
 
     def measure(self, device_id: str, entry: SlotAssignment, *, reason: str, meta_min: dict[str, int]) -> int:
         """Have a candidate measured; gives its `seq`. What the device shall run stays in the books as it was."""
-        seq = self._next(device_id)
-        assignment = Assignment(
-            device=device_id, seq=seq, issued=self._now, expires=self._now + _TTL, reason=reason, meta_min=meta_min
-        )
-        whole = self._whole(assignment, slots_of(self._session, device_id))
+        book, assignment = self._begin(device_id, reason)
+        whole = self._whole(msgspec.structs.replace(assignment, meta_min=meta_min), book)
         others = {label: other for label, other in whole.slots.items() if other.model != entry.model}
-        label = self._label(device_id, entry.model, others)
+        label = _label(book, entry.model, others)
         removed = {model: removal for model, removal in whole.removed.items() if model != entry.model}
-        slots = {**others, label: msgspec.structs.replace(entry, seq=seq)}
-        return self._send(msgspec.structs.replace(whole, slots=slots, removed=removed), f"bench:{device_id}:{seq}")
+        slots = {**others, label: msgspec.structs.replace(entry, seq=assignment.seq)}
+        return self._send(
+            msgspec.structs.replace(whole, slots=slots, removed=removed), f"bench:{device_id}:{assignment.seq}"
+        )
 
     def restore(self, device_id: str, model: str, *, reason: str) -> int:
         """After a measurement of `model`: give what the device shall run anew; nothing assigned: keep what is active."""
-        seq = self._next(device_id)
-        slots = slots_of(self._session, device_id)
-        slot = slots.get(model)
-        assignment = Assignment(device=device_id, seq=seq, issued=self._now, expires=self._now + _TTL, reason=reason)
+        book, assignment = self._begin(device_id, reason)
+        slot = book.slots.get(model)
         if slot is not None and slot.entry is not None:
-            entry = msgspec.structs.replace(_decoded(slot.entry), seq=seq)
-            slot.entry, slot.seq = _encoded(entry), seq
-            self._session.add(slot)
+            entry = msgspec.structs.replace(_decoded(slot.entry), seq=assignment.seq)
+            slot.entry, slot.seq, slot.changed = _encoded(entry), assignment.seq, True
             assignment = msgspec.structs.replace(
                 assignment, rollout=entry.rollout, wave=slot.wave, probation=entry.probation or assignment.probation
             )
-        return self._send(self._whole(assignment, slots), f"bench:{device_id}:{seq}")
+        return self._send(self._whole(assignment, book), f"bench:{device_id}:{assignment.seq}")
 
-    def _next(self, device_id: str) -> int:
-        row = self._session.get(DeviceAssignment, device_id)
-        device = self._session.get(Device, device_id)
-        return max(row.seq if row else 0, device.assignment_seq if device else 0) + 1
+    def _begin(self, device_id: str, reason: str) -> tuple[DeviceBook, Assignment]:
+        """The device's book, and an assignment with the next number that names no model yet."""
+        book = self._books.of(device_id)
+        book.seq += 1
+        return book, Assignment(
+            device=device_id, seq=book.seq, issued=self._now, expires=self._now + _TTL, reason=reason
+        )
 
-    def _whole(self, assignment: Assignment, slots: Mapping[str, DeviceSlot]) -> Assignment:
+    def _whole(self, assignment: Assignment, book: DeviceBook) -> Assignment:
         """The assignment with an entry or a removal for every model of the device.
 
         A model that the device runs and nobody assigned (a database older than the device) is kept as it is.
         """
         entries: dict[str, SlotAssignment] = {}
         removed: dict[str, Removal] = {}
-        for model, slot in sorted(slots.items()):
+        for model, slot in sorted(book.slots.items()):
             if slot.removed:
                 removed[model] = Removal(seq=slot.seq, rollout=slot.rollout_id)
                 continue
@@ -182,9 +172,8 @@ class AssignmentBatch:
                 if running is None:
                     continue
                 slot.entry = _encoded(_entry(running, assignment.seq, None))
-                slot.seq, slot.assigned_version = assignment.seq, running.number
-                self._session.add(slot)
-            entries[self._label(assignment.device, model, entries)] = _decoded(slot.entry)
+                slot.seq, slot.assigned_version, slot.changed = assignment.seq, running.number, True
+            entries[_label(book, model, entries)] = _decoded(slot.entry)
         return msgspec.structs.replace(
             assignment,
             slots=entries,
@@ -192,27 +181,21 @@ class AssignmentBatch:
             meta_min=self._newest(assignment.meta_min, (*(entry.model for entry in entries.values()), *removed)),
         )
 
-    def _label(self, device_id: str, model: str, taken: Collection[str]) -> str:
-        """The key of a model's entry: its name, or what an agent of release 0.1 calls its only slot."""
-        device = self._session.get(Device, device_id)
-        label = device.slot_label if device is not None else ""
-        return label if label and label not in taken else model
-
     def _send(self, assignment: Assignment, dedup: str) -> int:
-        """Store the message in the place of the one before and queue it."""
+        """Sign it; stored in the place of the one before, and queued, when the batch is written."""
         envelope = self._sealer.seal(assignment)
-        row = self._session.get(DeviceAssignment, assignment.device)
-        row = row or DeviceAssignment(device_id=assignment.device, seq=assignment.seq, envelope=envelope)
-        row.seq, row.envelope, row.acknowledged = assignment.seq, envelope, False
-        row.issued_at, row.expires_at = assignment.issued, assignment.expires
-        self._session.add(row)
-        self._queue(row, dedup)
+        self._books.put(
+            Sealed(assignment.device, assignment.seq, envelope, assignment.issued, assignment.expires, dedup)
+        )
         return assignment.seq
 
     def _version(self, model: str, number: int) -> Version | None:
         if not number:
             return None
-        return self._session.exec(select(Version).where(Version.model == model, Version.number == number)).first()
+        if (model, number) not in self._versions:
+            query = select(Version).where(Version.model == model, Version.number == number)
+            self._versions[(model, number)] = self._session.exec(query).first()
+        return self._versions[(model, number)]
 
     def _newest(self, meta_min: dict[str, int], models: Iterable[str]) -> dict[str, int]:
         """For each role the highest version that any of the models asks for."""
@@ -239,34 +222,34 @@ class AssignmentBatch:
             self._session.add(row)
         return len(rows)
 
-    def resend(self, every: timedelta, limit: int = 500) -> int:
-        """Queue again what online devices have not acknowledged; at most once per device in `every`."""
+    def resend(self, every: timedelta, *, after: str = "", limit: int = 500) -> tuple[int, str]:
+        """Queue again what online devices have not acknowledged; at most once per device in `every`.
+
+        Args:
+            every: least time between two.
+            after: only devices behind this one, in order of their names.
+            limit: of devices looked at.
+
+        Returns:
+            how many were queued, and the last device that was looked at; empty when there are no more.
+        """
         query = (
-            select(DeviceAssignment)
+            select(DeviceAssignment.device_id, DeviceAssignment.seq, DeviceAssignment.envelope)
             .join(Device, col(Device.id) == DeviceAssignment.device_id)
             .where(
                 col(DeviceAssignment.acknowledged).is_(False),
                 col(DeviceAssignment.issued_at) < self._now - every,
+                col(DeviceAssignment.device_id) > after,
                 col(Device.last_seen) > self._now - _ONLINE,
                 Device.state == "active",
             )
+            .order_by(col(DeviceAssignment.device_id))
             .limit(limit)
         )
         turn = int(self._now.timestamp() / every.total_seconds())
-        rows = self._session.exec(query).all()
-        return sum(self._queue(row, f"again:{row.device_id}:{row.seq}:{turn}") for row in rows)
-
-    def _queue(self, row: DeviceAssignment, dedup: str) -> bool:
-        return enqueue(self._session, self._topics, row, dedup, self._now)
-
-
-def enqueue(session: Session, topics: Topics, row: DeviceAssignment, dedup: str, now: datetime) -> bool:
-    """Put a stored assignment into the outbox unless `dedup` was there already; whether it was put."""
-    if session.exec(select(Outbox.id).where(Outbox.dedup == dedup)).first() is not None:
-        return False
-    payload = encode(Assign(envelope=msgspec.Raw(row.envelope)))
-    session.add(Outbox(dedup=dedup, topic=topics.cmd(row.device_id), payload=payload, created_at=now))
-    return True
+        rows = list(self._session.exec(query))
+        again = [(device, envelope, f"again:{device}:{seq}:{turn}") for device, seq, envelope in rows]
+        return queue(self._session, self._topics, again, self._now), rows[-1][0] if len(rows) == limit else ""
 
 
 class _Envelope(msgspec.Struct):
@@ -291,6 +274,19 @@ def _entry(version: Version, seq: int, draft: AssignmentDraft | None) -> SlotAss
         rollout=draft.rollout if draft is not None else None,
         probation=draft.probation if draft is not None else None,
     )
+
+
+def _enter(slot: SlotBook, seq: int, draft: AssignmentDraft | None, version: Version | None) -> None:
+    """Write into a slot what its model is assigned; no version: to be taken away."""
+    slot.seq, slot.changed, slot.removed = seq, True, version is None
+    slot.rollout_id, slot.wave = (draft.rollout, draft.wave) if draft is not None else (None, None)
+    slot.entry = None if version is None else _encoded(_entry(version, seq, draft))
+    slot.assigned_version = 0 if version is None else version.number
+
+
+def _label(book: DeviceBook, model: str, taken: Collection[str]) -> str:
+    """The key of a model's entry: its name, or what an agent of release 0.1 calls its only slot."""
+    return book.label if book.label and book.label not in taken else model
 
 
 def _encoded(entry: SlotAssignment) -> bytes:

@@ -20,9 +20,10 @@ from wavegate_server.adapters.database.tables import (
     Rollout,
     RolloutDevice,
 )
-from wavegate_server.adapters.store.assignments import enqueue
+from wavegate_server.adapters.store.assignment_books import queue
 from wavegate_server.adapters.store.audit import bump_revision
 from wavegate_server.adapters.store.device_slots import note_report, note_state, say_inventory, slots_of
+from wavegate_server.adapters.store.rollout_view import touch
 from wavegate_server.adapters.trust.renewal import note_used
 from wavegate_server.core.gate.policy import parse_policy
 from wavegate_server.core.identity_runs import Run, note_run
@@ -73,6 +74,7 @@ class DeviceMessageStore:
         else:
             _report(session, device, message, now)
         session.flush()
+        touch(session, (device.id,))
         bump_revision(session)
 
     def _hello(self, session: Session, device: Device, hello: Hello, now: datetime) -> None:
@@ -90,7 +92,8 @@ class DeviceMessageStore:
         desired = session.get(DeviceAssignment, device.id)
         if desired is not None and desired.expires_at > now:
             stamp = int(now.timestamp() * 1000)
-            enqueue(session, self._topics, desired, f"hello:{device.id}:{hello.boot}:{desired.seq}:{stamp}", now)
+            dedup = f"hello:{device.id}:{hello.boot}:{desired.seq}:{stamp}"
+            queue(session, self._topics, [(device.id, desired.envelope, dedup)], now)
 
 
 def _note_run(session: Session, device: Device, hello: Hello, now: datetime) -> None:

@@ -10,7 +10,7 @@ Grid blocks of whole minutes are read from the one-minute roll-ups, shorter ones
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, select
@@ -18,6 +18,7 @@ from sqlmodel import Session, col
 
 from wavegate_server.adapters.database.tables import DeviceRollup, TelemetryWindow, Version
 from wavegate_server.core.gate.evidence import Block, DeviceBlocks, Telemetry, metric_specs, reduce_blocks
+from wavegate_server.core.rollout.due import complete_until
 from wavegate_server.core.rollout.gate_inputs import left
 from wavegate_server.core.rollout.plan import DeviceView, RolloutView
 from wavegate_server.core.rollout.waves import draw
@@ -25,7 +26,7 @@ from wavegate_shared.histogram import Histogram
 from wavegate_shared.manifest import decode_manifest
 from wavegate_shared.states import AssignmentState
 
-__all__ = ["EvidenceStore", "complete_until"]
+__all__ = ["EvidenceStore"]
 
 _SAMPLE = 200
 """At most this many updated devices and as many controls are compared; more would add cost, hardly certainty."""
@@ -95,11 +96,6 @@ class EvidenceStore:
             found, _ = _read(session, view, _Span(start - view.policy.baseline_blocks, start, missing, {}))
             kept.update({device: found.get(device, {}) for device in missing})
         return kept
-
-
-def complete_until(view: RolloutView, now: datetime) -> int:
-    """The first block that is not complete yet; what lies before it can be judged."""
-    return int((now - timedelta(seconds=view.policy.settle_s)).timestamp() // view.policy.block_s)
 
 
 def _manifest(session: Session, view: RolloutView) -> bytes:

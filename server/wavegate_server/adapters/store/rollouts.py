@@ -1,8 +1,7 @@
-"""Rollouts in the tables: create one, read it as the engine's view, write what a step decided.
+"""Rollouts in the tables: create one.
 
-`apply` writes everything one step decided in the caller's transaction: rollout, wave and device rows, signed assignments,
-outbox, gate decision, deny mark, aliases, audit row and revision. So after a kill the rollout is either before the step or after
-it. Not here: the rules (`core/rollout`, `core/actions`), evidence (`evidence_store`), reading for pages (`reads_rollouts`).
+What would be refused later is refused here, before anything starts. Not here: reading one (`rollout_view`), writing what a step decided
+(`rollout_transitions`), the rules (`core/rollout`), reading for pages (`adapters/reads/rollouts`).
 """
 
 import secrets
@@ -24,23 +23,21 @@ from wavegate_server.adapters.database.tables import (
 from wavegate_server.adapters.database.tables_telemetry import DeviceRollup
 from wavegate_server.adapters.store import audit
 from wavegate_server.adapters.store.device_slots import running_versions
+from wavegate_server.adapters.store.rollout_view import touch
 from wavegate_server.core.gate.policy import Policy, dump_policy, parse_policy
 from wavegate_server.core.rollout.late_joiners import Choice
-from wavegate_server.core.rollout.plan import UNFINISHED, DeviceView, RolloutView, WaveView
+from wavegate_server.core.rollout.plan import UNFINISHED, RolloutView
 from wavegate_server.core.rollout.waves import Candidate, plan_waves
-from wavegate_server.core.sentences import Sentence, stored_text
+from wavegate_server.core.sentences import Sentence
 from wavegate_shared.errors import UsageError
 from wavegate_shared.manifest import Manifest, decode_manifest
-from wavegate_shared.states import AssignmentState, RolloutState, WaveState
+from wavegate_shared.states import AssignmentState, RolloutState
 
 __all__ = [
     "MAX_MODELS",
     "check_offered",
     "create_rollout",
     "find_version",
-    "load_view",
-    "unfinished_rollouts",
-    "watched_rollouts",
 ]
 
 _BATCH = 500
@@ -128,58 +125,6 @@ def find_version(session: Session, model: str, number: int) -> Version:
     return found
 
 
-def unfinished_rollouts(session: Session) -> list[str]:
-    """Ids of rollouts the engine has to look at, oldest first."""
-    states = [
-        RolloutState.SCHEDULED.value,
-        RolloutState.RUNNING.value,
-        RolloutState.PAUSED.value,
-        RolloutState.ROLLING_BACK.value,
-    ]
-    query = select(Rollout.id).where(col(Rollout.state).in_(states)).order_by(col(Rollout.created_at), col(Rollout.id))
-    return list(session.exec(query))
-
-
-def watched_rollouts(session: Session, now: datetime) -> list[str]:
-    """Ids of completed rollouts whose idle devices are still watched."""
-    query = select(Rollout.id).where(Rollout.state == RolloutState.COMPLETED.value, col(Rollout.next_at) > now)
-    return list(session.exec(query.order_by(col(Rollout.next_at), col(Rollout.id))))
-
-
-def load_view(session: Session, rollout_id: str, *, since: datetime, lock: bool = False) -> RolloutView:
-    """The rollout as `core.rollout` sees it.
-
-    Args:
-        session: of a read, or of the transaction that will write the step.
-        rollout_id: which.
-        since: when this controller took over; deadlines before it get the policy's grace.
-        lock: take the rollout's row lock (PostgreSQL; SQLite's writers queue anyway).
-
-    Raises:
-        UsageError: `not_found`.
-    """
-    query = select(Rollout).where(Rollout.id == rollout_id)
-    rollout = session.exec(query.with_for_update() if lock else query).first()
-    if rollout is None:
-        raise UsageError("not_found", Sentence("missing.rollout", name=repr(rollout_id)))
-    waves = select(RolloutWave).where(RolloutWave.rollout_id == rollout_id).order_by(col(RolloutWave.number))
-    manifest = decode_manifest(find_version(session, rollout.model, rollout.version).manifest)
-    return RolloutView(
-        id=rollout.id,
-        model=rollout.model,
-        version=rollout.version,
-        state=RolloutState(rollout.state),
-        wave=rollout.wave,
-        policy=parse_policy(rollout.policy),
-        waves=tuple(_wave_view(row) for row in session.exec(waves)),
-        devices=tuple(_device_views(session, rollout)),
-        since=since,
-        slo=manifest.slo,
-        reason=stored_text(rollout.reason, rollout.said),
-        late=rollout.late,
-    )
-
-
 def check_offered(found: Version, *, allow_denied: bool = False) -> None:
     """Raises UsageError `conflict` for a version that is not published, or was rolled back before."""
     name = f"version {found.number} of {found.model}"
@@ -230,6 +175,7 @@ def _take_over_late(session: Session, devices: Sequence[str], model: str, now: d
         col(Rollout.late), Rollout.model == model, col(Rollout.state).in_([state.value for state in UNFINISHED])
     )
     said = Sentence("device.taken_over")
+    touch(session, devices)
     for rollout_id in session.exec(late).all():
         for row in session.exec(select(RolloutDevice).where(RolloutDevice.rollout_id == rollout_id)):
             if row.device_id in devices and AssignmentState(row.state) in _UNDER_WAY:
@@ -325,67 +271,3 @@ def _live_devices(session: Session, devices: Sequence[str], model: str, now: dat
         )
         found.update(session.exec(query))
     return found
-
-
-def _wave_view(row: RolloutWave) -> WaveView:
-    return WaveView(
-        number=row.number,
-        name=row.name,
-        state=WaveState(row.state),
-        size=row.size,
-        started_at=row.started_at,
-        soak_started_at=row.soak_started_at,
-        approved_by=row.approved_by,
-    )
-
-
-def _device_views(session: Session, rollout: Rollout) -> list[DeviceView]:
-    query = (
-        select(RolloutDevice, DeviceSlot)
-        .join(
-            DeviceSlot,
-            (col(DeviceSlot.device_id) == RolloutDevice.device_id) & (DeviceSlot.model == rollout.model),
-            isouter=True,
-        )
-        .where(RolloutDevice.rollout_id == rollout.id)
-        .order_by(col(RolloutDevice.wave), col(RolloutDevice.device_id))
-    )
-    said = (
-        select(Device.id, Device.last_seen, Device.state)
-        .join(RolloutDevice, col(RolloutDevice.device_id) == Device.id)
-        .where(RolloutDevice.rollout_id == rollout.id)
-    )
-    known = {name: (last_seen, state) for name, last_seen, state in session.exec(said)}
-    gone: tuple[datetime | None, str] = (None, "revoked")
-    good = _good_versions(session, rollout.model)
-    below = max((number for number in good if number < rollout.version), default=0)
-    return [
-        DeviceView(
-            device=row.device_id,
-            wave=row.wave,
-            state=AssignmentState(row.state),
-            previous_version=row.previous_version,
-            current=slot is not None and slot.rollout_id == rollout.id,
-            published_at=row.published_at,
-            accepted_at=row.accepted_at,
-            swapped_at=row.swapped_at,
-            deadline=row.deadline,
-            last_seen=known.get(row.device_id, gone)[0],
-            code=row.code,
-            reason=stored_text(row.reason, row.said),
-            rollback_seq=row.rollback_seq,
-            runs=slot.version if slot is not None else 0,
-            ordered=slot.assigned_version if slot is not None else 0,
-            back=row.previous_version if row.previous_version in good - {rollout.version} else below,
-            revoked=known.get(row.device_id, gone)[1] == "revoked",
-            live_requests=row.live_requests,
-        )
-        for row, slot in session.exec(query)
-    ]
-
-
-def _good_versions(session: Session, model: str) -> set[int]:
-    query = select(Version.number).where(
-        Version.model == model, Version.state == "published", col(Version.denied).is_(False)
-    )
-    return set(session.exec(query))

@@ -41,6 +41,7 @@ class DeviceView:
         back: version that it can go back to from this rollout's; 0: none.
         revoked: it is not heard any more.
         live_requests: that it served with the version by its last word about them; None: it has said nothing.
+        undecided: a rollback was decided, and its own part in it is not written yet.
     """
 
     device: str
@@ -61,6 +62,7 @@ class DeviceView:
     back: int = 0
     revoked: bool = False
     live_requests: int | None = None
+    undecided: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ class RolloutView:
             `since` plus the policy's grace.
         metrics: how many metrics the gate compares.
         late: it gives a fleet default to devices that came late.
+        revision: raised by every decision about it.
+        touched: raised by every word of a device that is in it.
     """
 
     id: str
@@ -107,6 +111,8 @@ class RolloutView:
     metrics: int = 3
     reason: str = ""
     late: bool = False
+    revision: int = 0
+    touched: int = 0
 
     def members(self, wave: int) -> list[DeviceView]:
         """The devices of one wave."""
@@ -145,7 +151,7 @@ class GateRecord:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """Everything one step decided; applied in one transaction, or not at all.
+    """Everything one step decided. What concerns the rollout is written at once; rows of many devices in `parts`.
 
     Attributes:
         state, wave, reason: of the rollout; None leaves it alone.

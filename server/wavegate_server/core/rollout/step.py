@@ -24,6 +24,7 @@ from wavegate_server.core.gate import decision as gate_decision
 from wavegate_server.core.gate.evidence import Telemetry
 from wavegate_server.core.gate.verdict import Verdict
 from wavegate_server.core.rollout.gate_inputs import gate_evidence
+from wavegate_server.core.rollout.parts import PART
 from wavegate_server.core.rollout.plan import DeviceChange, DeviceView, GateRecord, RolloutView, Transition, WaveChange
 from wavegate_server.core.rollout.waiting import waiting_reason
 from wavegate_server.core.sentences import Sentence
@@ -62,20 +63,8 @@ def roll_back(view: RolloutView, reason: Sentence, now: datetime) -> Transition:
     stored assignment is what a device is answered with for ever. Where no device that has the version can go back, the
     rollout is cancelled: it cannot become `rolled_back`.
     """
-    changes: list[DeviceChange] = []
-    restore: list[str] = []
-    deadline = now + timedelta(seconds=view.policy.rollback_deadline_s)
+    changes, restore = _ways_back(view, view.devices, now)
     having = {device.device for device in holders(view)}
-    for device in view.devices:
-        if device.device in having:
-            changes.append(_back_change(view, device, deadline))
-            if device.back:
-                restore.append(device.device)
-        elif device.state is AssignmentState.SCHEDULED:
-            changes.append(DeviceChange(device.device, AssignmentState.SKIPPED, reason=Sentence("device.not_reached")))
-        elif device.ordered == view.version and device.current and not device.revoked:
-            restore.append(device.device)
-            changes.append(_withdrawal(device))
     if having and not having & set(restore):
         keeps = Sentence("rollout.keeps", cause=reason, who=_some(sorted(having)), version=view.version)
         state, said = RolloutState.CANCELLED, keeps
@@ -93,6 +82,24 @@ def roll_back(view: RolloutView, reason: Sentence, now: datetime) -> Transition:
         action=f"rollout.{state.value}",
         sentence=said,
     )
+
+
+def _ways_back(view: RolloutView, devices: Sequence[DeviceView], now: datetime) -> tuple[list[DeviceChange], list[str]]:
+    """What becomes of each of these devices in a rollback, and which get an order."""
+    changes: list[DeviceChange] = []
+    restore: list[str] = []
+    deadline = now + timedelta(seconds=view.policy.rollback_deadline_s)
+    for device in devices:
+        if _has_it(view, device):
+            changes.append(_back_change(view, device, deadline))
+            if device.back:
+                restore.append(device.device)
+        elif device.state is AssignmentState.SCHEDULED:
+            changes.append(DeviceChange(device.device, AssignmentState.SKIPPED, reason=Sentence("device.not_reached")))
+        elif device.ordered == view.version and device.current and not device.revoked:
+            restore.append(device.device)
+            changes.append(_withdrawal(device))
+    return changes, restore
 
 
 def roll_back_again(view: RolloutView, now: datetime) -> Transition:
@@ -115,17 +122,17 @@ def roll_back_again(view: RolloutView, now: datetime) -> Transition:
 
 def holders(view: RolloutView) -> list[DeviceView]:
     """The devices that run the version, may run it, or are ordered to by a later rollout; without revoked ones."""
+    return [device for device in view.devices if _has_it(view, device)]
 
-    def has_it(device: DeviceView) -> bool:
-        if device.revoked or device.state is AssignmentState.ROLLED_BACK:
-            return False
-        if device.runs == view.version:
-            return True
-        if not device.current:
-            return device.ordered == view.version
-        return (device.ordered == view.version or device.rollback_seq > 0) and _may_run_it(device)
 
-    return [device for device in view.devices if has_it(device)]
+def _has_it(view: RolloutView, device: DeviceView) -> bool:
+    if device.revoked or device.state is AssignmentState.ROLLED_BACK:
+        return False
+    if device.runs == view.version:
+        return True
+    if not device.current:
+        return device.ordered == view.version
+    return (device.ordered == view.version or device.rollback_seq > 0) and _may_run_it(device)
 
 
 def _some(names: Sequence[str]) -> Sentence:
@@ -170,6 +177,8 @@ def _start(view: RolloutView, now: datetime) -> Transition:
 
 def _advance(view: RolloutView, telemetry: Telemetry | None, now: datetime) -> Transition:
     late = (*_gone(view), *_timed_out(view, now))
+    if len(late) > PART:  # first the rows that came to an end, a part at a time; then the gate
+        return Transition(devices=late[:PART])
     view = _with(view, late)
     evidence = gate_evidence(view, telemetry, now)
     decision = gate_decision.decide(evidence)
@@ -278,7 +287,13 @@ def _with(view: RolloutView, changes: tuple[DeviceChange, ...]) -> RolloutView:
 
 
 def _finish_rollback(view: RolloutView, now: datetime) -> Transition:
-    """`rolled_back` once no device has the version; until then the reason names those that do not come by themselves."""
+    """`rolled_back` once no device has the version; until then the reason names those that do not come by themselves.
+
+    Before that, the devices are told to go back whose part in the rollback is not written yet.
+    """
+    changes, restore = _ways_back(view, [device for device in view.devices if device.undecided], now)
+    if changes or restore:
+        return Transition(devices=tuple(changes), restore=tuple(restore))
     waiting = [device for device in holders(view) if not _never_had_it(view, device, now)]
     back = sum(device.state is AssignmentState.ROLLED_BACK for device in view.devices)
     progress = Sentence("rollout.back", count=back)

@@ -164,7 +164,7 @@ def test_an_order_near_its_expiry_is_signed_anew_with_the_same_number(tmp_path: 
 
 def resend(db: FleetDb) -> int:
     with write(db.engine) as session, db.orders.batch(session, db.now) as batch:
-        return batch.resend(timedelta(seconds=30))
+        return batch.resend(timedelta(seconds=30))[0]
 
 
 def test_what_is_not_acknowledged_is_sent_again_at_intervals(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from wavegate_server.adapters.database.connection import read, write
 from wavegate_server.adapters.database.tables import Device, DeviceAssignment, DeviceEvent, DeviceReport, DeviceSlot
 from wavegate_server.adapters.store.device_messages import DeviceMessageStore
 from wavegate_server.adapters.store.rollout_transitions import write_transition
-from wavegate_server.adapters.store.rollouts import load_view
+from wavegate_server.adapters.store.rollout_view import load_view
 from wavegate_server.core.rollout.step import roll_back, step
 from wavegate_server.core.sentences import Sentence
 from wavegate_shared.states import DeviceState, Outcome

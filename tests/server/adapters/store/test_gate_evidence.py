@@ -9,7 +9,7 @@ from wavegate_server.adapters.database.connection import read, write
 from wavegate_server.adapters.database.tables import DeviceRollup, RolloutDevice, RolloutWave, TelemetryWindow
 from wavegate_server.adapters.store.gate_evidence import EvidenceStore
 from wavegate_server.adapters.store.rollout_transitions import write_transition
-from wavegate_server.adapters.store.rollouts import load_view
+from wavegate_server.adapters.store.rollout_view import load_view
 from wavegate_server.core.gate.evidence import MetricEvidence, Telemetry
 from wavegate_server.core.rollout.step import step
 from wavegate_shared.histogram import Histogram

@@ -8,7 +8,7 @@ from wavegate_server.adapters.database.connection import read, write
 from wavegate_server.adapters.database.tables import DeviceAssignment, Model, Outbox, Rollout, RolloutDevice, Version
 from wavegate_server.adapters.store import audit
 from wavegate_server.adapters.store.rollout_transitions import write_transition
-from wavegate_server.adapters.store.rollouts import load_view
+from wavegate_server.adapters.store.rollout_view import load_view
 from wavegate_server.core.rollout.plan import Transition
 from wavegate_server.core.rollout.step import roll_back, step
 from wavegate_server.core.sentences import Sentence

@@ -7,7 +7,8 @@ from tests.support.fleet_db import MODEL, FleetDb, fleet_db
 from wavegate_server.adapters.database.connection import read, write
 from wavegate_server.adapters.database.tables import AuditEvent, Device, Rollout, Version
 from wavegate_server.adapters.database.tables_telemetry import DeviceRollup
-from wavegate_server.adapters.store.rollouts import MAX_MODELS, create_rollout, load_view, unfinished_rollouts
+from wavegate_server.adapters.store.rollout_view import load_view, marks
+from wavegate_server.adapters.store.rollouts import MAX_MODELS, create_rollout
 from wavegate_shared.errors import UsageError
 from wavegate_shared.states import AssignmentState, RolloutState
 
@@ -140,7 +141,7 @@ def test_nonsense_is_refused(tmp_path: Path, version: int, devices: list[str], c
         with pytest.raises(UsageError) as refused:
             db.rollout(version, devices)
         with read(db.engine) as session:
-            assert unfinished_rollouts(session) == []
+            assert marks(session, db.now) == []
     assert refused.value.code == code
 
 
@@ -166,7 +167,7 @@ def test_with_approval_it_waits_as_a_draft(tmp_path: Path) -> None:
 
         assert db.state(rollout) == "draft"
         with read(db.engine) as session:
-            assert unfinished_rollouts(session) == []
+            assert marks(session, db.now) == []
 
 
 def test_a_rollout_of_another_model_leaves_what_a_device_serves_alone(tmp_path: Path) -> None:
